@@ -1,0 +1,322 @@
+"""What users ask for: our kinds (outgate.io/v1alpha1) and the cluster's objects, parsed, each with its origin.
+
+Field for field as in docs/reference.md. Lists are tuples, maps are sorted tuples of pairs, so that values hash; absent lists are empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from outgate.model.net import Address, LinkName, Prefix, Span
+from outgate.model.why import Finding, Origin
+
+Labels: TypeAlias = tuple[tuple[str, str], ...]  # sorted by key
+
+
+class Operator(Enum):
+    """Operators of a label expression, as in Kubernetes."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelExpression:
+    """One `matchExpressions` entry."""
+
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Return whether labels satisfy it; `NotIn` holds where the key is absent, as in Kubernetes."""
+        match self.operator:
+            case Operator.IN:
+                return labels.get(self.key) in self.values
+            case Operator.NOT_IN:
+                return labels.get(self.key) not in self.values
+            case Operator.EXISTS:
+                return self.key in labels
+            case Operator.DOES_NOT_EXIST:
+                return self.key not in labels
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSelector:
+    """A label selector. An empty one selects nothing: what nobody wrote must not grant an egress IP."""
+
+    match_labels: Labels = ()
+    expressions: tuple[LabelExpression, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was asked."""
+        return not self.match_labels and not self.expressions
+
+    def matches(self, labels: Labels) -> bool:
+        """Return whether an object with these labels is selected."""
+        if self.empty:
+            return False
+        have = dict(labels)
+        return all(have.get(key) == value for key, value in self.match_labels) and all(
+            expression.matches(have) for expression in self.expressions
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerInterface:
+    """A NIC towards the cluster; `shared_next_hops` are addresses that source-identity tenants share there (/32 or /128, ours)."""
+
+    interface: LinkName
+    shared_next_hops: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InternalDestination:
+    """A destination on the inner side that tenants may reach untranslated, on exactly this link."""
+
+    cidr: Prefix
+    interface: LinkName
+
+
+class AnnounceMethod(Enum):
+    """How addresses are made known to neighbours."""
+
+    LAYER2 = "Layer2"  # gratuitous ARP and unsolicited neighbour advertisements
+    NONE = "None"  # somebody else does it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """How an EgressGateway announces and probes. Rates in frames per second, intervals in seconds."""
+
+    method: AnnounceMethod = AnnounceMethod.LAYER2
+    rate_per_s: int = 50
+    probes: int = 3  # 0 turns duplicate address detection off
+    probe_interval_s: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressGateway:
+    """One gateway machine: its NICs and what it protects."""
+
+    name: str
+    inner: tuple[InnerInterface, ...]
+    uplinks: tuple[LinkName, ...]
+    cluster_networks: tuple[Prefix, ...] = ()
+    bypass: tuple[Prefix, ...] = ()
+    internal_destinations: tuple[InternalDestination, ...] = ()
+    announce: Announce = field(default_factory=Announce)
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextHopIdentity:
+    """The tenant is told by the next hop its nodes use: a link and MAC of its own. At most one address per family."""
+
+    addresses: tuple[Address, ...]
+    interface: LinkName | None = None  # None: the inner NIC whose connected prefix holds the addresses, else the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceIdentity:
+    """The tenant is told by the source address: its pods', and any `cidrs` (machines outside Kubernetes)."""
+
+    cidrs: tuple[Prefix, ...] = ()
+
+
+Identity: TypeAlias = NextHopIdentity | SourceIdentity
+
+
+class SourceCheck(Enum):
+    """Which sources may use a tenant's next hop."""
+
+    PODS = "pods"
+    NODE_SUBNETS = "nodeSubnets"
+    OFF = "off"
+
+
+class OnChange(Enum):
+    """What happens to live flows when an egress IP is taken from a tenant."""
+
+    DRAIN = "drain"
+    FLUSH = "flush"
+
+
+class Protocol(Enum):
+    """Protocols that `allowInbound` names."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+    ICMP = "ICMP"  # echo and the rest of ICMP or ICMPv6, by the address's family
+
+
+@dataclass(frozen=True, slots=True)
+class InboundAllowance:
+    """New flows from outside that the gateway machine itself may answer on the tenant's egress IPs. Port 0: no ports (ICMP)."""
+
+    protocol: Protocol
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolClaim:
+    """So many addresses of one family from an EgressPool."""
+
+    pool: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationRule:
+    """For these destinations, these egress IPs instead of the tenant's own. The longest prefix wins."""
+
+    cidrs: tuple[Prefix, ...]
+    egress_ips: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Bytes per second that leave or enter for a tenant."""
+
+    bytes_per_s: int
+    burst_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByteQuota:
+    """Bytes per period (seconds) for a tenant."""
+
+    limit_bytes: int
+    period_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressTenant:
+    """A group of namespaces with its own egress IPs on a gateway. Exactly one of `egress_ips` and `claim` is given."""
+
+    name: str
+    identity: Identity
+    gateway: str | None = None
+    namespace_selector: LabelSelector | None = None
+    pod_selector: LabelSelector | None = None
+    source_check: SourceCheck = SourceCheck.NODE_SUBNETS
+    egress_ips: tuple[Address, ...] = ()
+    claim: PoolClaim | None = None
+    uplink: LinkName | None = None  # None: the uplink whose connected prefix holds the address, else the first
+    destinations: tuple[DestinationRule, ...] = ()
+    on_change: OnChange = OnChange.DRAIN
+    allow_inbound: tuple[InboundAllowance, ...] = ()
+    rate: RateLimit | None = None
+    connections: int | None = None
+    quota: ByteQuota | None = None
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressPool:
+    """Addresses that tenants may claim, and how long a released one rests before another tenant gets it (seconds)."""
+
+    name: str
+    ranges: tuple[Span, ...]
+    excludes: tuple[Span, ...] = ()
+    allowed_namespaces: LabelSelector | None = None
+    quarantine_s: int = 300
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSubnet:
+    """A pod subnet of a node, in one network (`default` or a user-defined one), and the field that named it."""
+
+    network: str
+    prefix: Prefix
+    source: str  # "k8s.ovn.org/node-subnets" or "spec.podCIDRs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A cluster node: where its pods are and how to reach it."""
+
+    name: str
+    subnets: tuple[NodeSubnet, ...] = ()
+    internal_ips: tuple[Address, ...] = ()
+    ready: bool = True
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """A namespace and its labels."""
+
+    name: str
+    labels: Labels = ()
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod that has, had or will have addresses. Host-network and finished pods are kept, marked, and never selected."""
+
+    namespace: str
+    name: str
+    node: str = ""
+    addresses: tuple[Address, ...] = ()
+    labels: Labels = ()
+    host_network: bool = False
+    finished: bool = False  # phase Succeeded or Failed: its addresses may belong to somebody else already
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterNetwork:
+    """The `Network` object of config.openshift.io: what the cluster uses inside."""
+
+    cluster_networks: tuple[Prefix, ...]
+    service_networks: tuple[Prefix, ...] = ()
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalRoute:
+    """An AdminPolicyBasedExternalRoute: pods of these namespaces leave by these static next hops."""
+
+    name: str
+    namespace_selector: LabelSelector
+    next_hops: tuple[Address, ...]
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressIP:
+    """An EgressIP of OVN-Kubernetes, as far as the gateway must know it: a namespace should not have both."""
+
+    name: str
+    egress_ips: tuple[Address, ...]
+    namespace_selector: LabelSelector
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """All that was asked, complete. Objects are sorted by name; `refusals` are the ones that could not be read."""
+
+    gateways: tuple[EgressGateway, ...] = ()
+    tenants: tuple[EgressTenant, ...] = ()
+    pools: tuple[EgressPool, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    network: ClusterNetwork | None = None
+    external_routes: tuple[ExternalRoute, ...] = ()
+    egress_ips: tuple[EgressIP, ...] = ()
+    refusals: tuple[Finding, ...] = ()
+
+
+NO_INTENT = Intent()

@@ -1,0 +1,222 @@
+"""Links, addresses, routes and policy rules, in the kernel's words.
+
+Everything here is a frozen value: two routes that mean the same thing are equal and hash alike, whether they were planned or
+read back from the kernel. Links are named, never numbered; an ifindex exists only inside `outgate.systems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NewType, TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Prefix: TypeAlias = IPv4Network | IPv6Network
+
+LinkName = NewType("LinkName", str)
+TableId = NewType("TableId", int)
+Mark = NewType("Mark", int)
+Mac = NewType("Mac", str)  # six lower-case hex pairs: "02:e6:00:11:22:33"
+
+MAIN = TableId(254)
+OWN_PROTOCOL = 0x6F  # rtm_protocol, FRA_PROTOCOL, nexthop protocol of what outgate writes (unassigned in rt_protos)
+OWN_METRIC = 0x6F  # metric of outgate's routes: protocol is no part of a route's key, so ours stand in a slot of their own
+TENANT_MASK = Mark(0x00FFFF00)  # the field of a tenant in fwmark and ct mark
+SLOT_MASK = Mark(0x000000FF)  # which of the tenant's egress IPs a packet gets; 0 is the first
+OWN_MASK = Mark(TENANT_MASK | SLOT_MASK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """An inclusive range of addresses of one family; the unit of nftables intervals."""
+
+    first: Address
+    last: Address
+
+    def __contains__(self, address: Address) -> bool:
+        return address.version == self.first.version and int(self.first) <= int(address) <= int(self.last)
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Via:
+    """Next hop: a router with an address on a link."""
+
+    address: Address
+    link: LinkName
+
+    def __str__(self) -> str:
+        return f"via {self.address} dev {self.link}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnLink:
+    """Next hop: the destination itself, on a link."""
+
+    link: LinkName
+
+    def __str__(self) -> str:
+        return f"dev {self.link}"
+
+
+class Discard(Enum):
+    """Next hop: none; what the sender is told differs."""
+
+    BLACKHOLE = "blackhole"
+    UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
+    THROW = "throw"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+NextHop: TypeAlias = Via | OnLink | Discard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One FIB entry. A route of several next hops is several legs; `legs` is sorted."""
+
+    dst: Prefix
+    hop: NextHop
+    table: TableId = MAIN
+    metric: int = 0
+
+    @property
+    def slot(self) -> Hashable:
+        """What the kernel allows one of; the protocol is NOT part of it."""
+        return ("route", self.table, self.dst, self.metric)
+
+    def __str__(self) -> str:
+        shown = f"{self.dst} {self.hop}" + (f" metric {self.metric}" if self.metric else "")
+        return shown + ("" if self.table == MAIN else f" table {self.table}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One policy rule. Lower priority is tried first. `action` is a table to look up, or a Discard."""
+
+    priority: int
+    version: int  # 4 or 6
+    action: TableId | Discard
+    src: Prefix | None = None
+    dst: Prefix | None = None
+    incoming: LinkName | None = None
+    mark: Mark | None = None  # matched under `mask`
+    mask: Mark | None = None
+
+    @property
+    def slot(self) -> Hashable:
+        """The whole rule: rules that differ in anything live side by side."""
+        return ("rule", self)
+
+    def __str__(self) -> str:
+        parts = [f"{self.priority}:", f"from {self.src or 'all'}"]
+        parts += [f"to {self.dst}"] if self.dst else []
+        parts += [f"iif {self.incoming}"] if self.incoming else []
+        parts += [f"fwmark {self.mark:#x}/{self.mask or 0xFFFFFFFF:#x}"] if self.mark is not None else []
+        parts += [str(self.action) if isinstance(self.action, Discard) else f"lookup {self.action}"]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantLink:
+    """A macvlan of ours (bridge mode) on an inner NIC: the next hop that one tenant's nodes see.
+
+    `ipv6` says whether the link takes part in IPv6; link-local addresses are never generated (4,000 of them cost ten seconds).
+    """
+
+    name: LinkName
+    parent: LinkName
+    mac: Mac
+    alternative: str
+    ipv6: bool = False
+
+    @property
+    def slot(self) -> Hashable:
+        """One device per name."""
+        return ("link", self.name)
+
+    def __str__(self) -> str:
+        return f"macvlan {self.name} ({self.alternative}) on {self.parent}, {self.mac}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkAddress:
+    """An address of ours on a link, always /32 or /128: no connected route, no duplicate detection by the kernel.
+
+    IPv6 ones are deprecated (preferred lifetime 0), so that the machine never picks them as its own source.
+    """
+
+    link: LinkName
+    address: Address
+
+    @property
+    def slot(self) -> Hashable:
+        """One per link and address."""
+        return ("address", self.link, self.address)
+
+    def __str__(self) -> str:
+        return f"address {self.address}/{self.address.max_prefixlen} on {self.link}"
+
+
+class Setting(Enum):
+    """The per-link kernel settings that outgate reads and, on declared NICs and its own links, writes."""
+
+    ARP_IGNORE = "ipv4/arp_ignore"
+    ARP_ANNOUNCE = "ipv4/arp_announce"
+    RP_FILTER = "ipv4/rp_filter"
+    SRC_VALID_MARK = "ipv4/src_valid_mark"
+    FORWARDING = "ipv4/forwarding"
+    SEND_REDIRECTS = "ipv4/send_redirects"
+    ACCEPT_RA = "ipv6/accept_ra"
+    FORWARDING6 = "ipv6/forwarding"
+    DISABLE_IPV6 = "ipv6/disable_ipv6"
+
+
+ALL_LINKS = LinkName("all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSetting:
+    """A kernel setting of one link (`net.ipv4.conf.LINK.arp_ignore`), or of the pseudo link `all`."""
+
+    link: LinkName
+    setting: Setting
+    value: int
+
+    @property
+    def slot(self) -> Hashable:
+        """One value per link and setting."""
+        return ("setting", self.link, self.setting)
+
+    def __str__(self) -> str:
+        family, key = self.setting.value.split("/")
+        return f"net.{family}.conf.{self.link}.{key} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network device that is not ours, as the kernel shows it."""
+
+    name: LinkName
+    index: int
+    mac: Mac | None = None
+    up: bool = True
+    carrier: bool = True
+    kind: str = ""
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostAddress:
+    """An address on a link that is not ours, with its prefix length."""
+
+    link: LinkName
+    address: Address
+    prefix_len: int

@@ -1,0 +1,90 @@
+"""What is asked, what is there, what is wanted, what must change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from outgate.model.intent import Intent
+from outgate.model.ledger import Ledger
+from outgate.model.net import (
+    Address,
+    HostAddress,
+    Link,
+    LinkAddress,
+    LinkName,
+    LinkSetting,
+    Mac,
+    Route,
+    Rule,
+    Setting,
+    TenantLink,
+)
+from outgate.model.ruleset import Element, Table
+from outgate.model.why import Because, Finding
+
+Resource: TypeAlias = TenantLink | LinkAddress | LinkSetting | Route | Rule | Element | Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the machine shows that is not ours. `routes` are foreign ones of the main table; `rules` foreign policy rules.
+
+    `conflicts` are addresses that answered to somebody else's MAC when probed, or were claimed by one later.
+    """
+
+    links: Mapping[LinkName, Link] = field(default_factory=lambda: MappingProxyType({}))
+    addresses: frozenset[HostAddress] = frozenset()
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    settings: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
+    conflicts: Mapping[Address, Mac] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elapsed:
+    """What time has done: addresses whose rest or whose drain is over."""
+
+    rested: frozenset[Address] = frozenset()
+    drained: frozenset[Address] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything one round may know, complete."""
+
+    intent: Intent
+    facts: Facts
+    ledger: Ledger
+    gateway: str  # the EgressGateway this machine is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """An address that must be probed (duplicate address detection) before it is wanted, and who wants it."""
+
+    address: Address
+    link: LinkName  # the NIC to probe through
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """The wanted resources, each with its reason; what must be probed first; and what could not be wanted."""
+
+    wants: Mapping[Resource, Because] = field(default_factory=lambda: MappingProxyType({}))
+    probes: Mapping[Probe, Because] = field(default_factory=lambda: MappingProxyType({}))
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What turns the actual into the desired: make first, in order, then drop."""
+
+    make: tuple[Resource, ...] = ()
+    drop: tuple[Resource, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.make or self.drop)
