@@ -1,0 +1,54 @@
+# Every command of this project. Each does its own set-up: Debian packages (as root), then .venv; both are stamped and done once.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+STAMP := .venv/.ready
+DEBIAN := build/.debian-ready
+DEBIAN_CHECK := build/.debian-check-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lint check test bench demo docs lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+$(DEBIAN): tools/debian-packages.txt
+	@tools/debian-packages.sh $@
+
+$(DEBIAN_CHECK): tools/debian-packages.txt
+	@tools/debian-packages.sh $@ check
+
+$(STAMP): requirements-dev.lock pyproject.toml | $(DEBIAN_CHECK)
+	@tools/venv.sh $@
+
+venv: $(STAMP) ## make .venv with the locked dependencies and outgate in it
+
+lint: $(STAMP)
+	@$(BIN)/ruff format --check --quiet . || { echo 'make: not in the house format; mend it with: $(BIN)/ruff format .' >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo > build/imports.txt || { cat build/imports.txt; exit 1; }
+
+check: lint ## format, lint, types, import contracts, stories, laws: no root, under a minute
+	@$(BIN)/python tools/suites.py stories laws
+
+test: $(DEBIAN) lint ## everything that check does, and the suites in network namespaces (root)
+	@$(BIN)/python tools/suites.py stories laws kernel gateway vm
+
+bench: $(DEBIAN) $(STAMP) ## measure speed and memory beside their rivals (root)
+	@$(BIN)/python -m bench
+
+demo: $(DEBIAN) $(STAMP) ## the main job, live, in network namespaces of its own (root)
+	@$(BIN)/outgate demo
+
+docs: $(STAMP) ## write the generated pages of docs/ anew
+	@$(BIN)/python tools/docs.py
+
+lock: $(STAMP) ## resolve pyproject.toml into the lock files anew
+	@tools/lock.sh
+
+clean: ## remove what was built and cached (.venv stays)
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	@find src tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Egress and routing control plane for OVN-Kubernetes: decides how traffic leaves a cluster, and can say why."""

@@ -1,0 +1,1 @@
+"""Wiring: which sources, plans and systems make up one role."""

@@ -1,0 +1,1 @@
+"""Flows that the kernel tracks: read, counted and removed."""

@@ -1,0 +1,1 @@
+"""The nftables table `inet outgate`, rendered and read back as JSON."""

@@ -1,0 +1,1 @@
+"""Allocations and recorded old values on disk, written atomically and versioned."""

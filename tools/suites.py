@@ -1,0 +1,93 @@
+"""Runs the test suites one after the other and sums them up: a line per suite with its time, then one line for all.
+
+A suite is a folder of `tests/` that holds test files; a name without such a folder is passed over. The suites that
+build network namespaces need root; without it they are not run, and the summary says so loudly. The exit code is 1
+when a test failed or when a suite broke before it could count its tests, else 0.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build" / "junit"
+NEEDS_ROOT = frozenset({"kernel", "gateway", "vm"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What one suite came to. `broken` says why it could not be counted at all."""
+
+    suite: str
+    seconds: float = 0.0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    broken: str = ""
+
+    def __str__(self) -> str:
+        result = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+        return f"{self.suite:<8} {self.seconds:7.1f} s   {f'BROKEN: {self.broken}' if self.broken else result}"
+
+
+def exists(suite: str) -> bool:
+    """Whether there is at least one test file in the suite's folder."""
+    return any((ROOT / "tests" / suite).rglob("test_*.py"))
+
+
+def run(suite: str) -> Tally:
+    """Run one suite under pytest, its output shown as it comes, and count it from pytest's JUnit report."""
+    report = REPORTS / f"{suite}.xml"
+    report.unlink(missing_ok=True)
+    started = time.monotonic()
+    print(f"== {suite}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", f"tests/{suite}"]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    seconds = time.monotonic() - started
+    if not report.exists():
+        return Tally(suite=suite, seconds=seconds, broken=f"pytest ended with {code} and left no report")
+    return counted(suite, seconds, code, report)
+
+
+def counted(suite: str, seconds: float, code: int, report: Path) -> Tally:
+    """Read the numbers of one JUnit report; a bad exit code without a failed test counts as broken."""
+    numbers = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for element in ET.parse(report).getroot().iter("testsuite"):
+        for name in numbers:
+            numbers[name] += int(element.get(name, "0"))
+    failed = numbers["failures"] + numbers["errors"]
+    if code and not failed:
+        return Tally(suite=suite, seconds=seconds, broken=f"pytest ended with {code} though no test failed")
+    passed = numbers["tests"] - failed - numbers["skipped"]
+    return Tally(suite=suite, seconds=seconds, passed=passed, failed=failed, skipped=numbers["skipped"])
+
+
+def main(suites: list[str]) -> int:
+    """Run the named suites in order, print the summary, and return the exit code."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    there = [suite for suite in suites if exists(suite)]
+    barred = [suite for suite in there if suite in NEEDS_ROOT and os.geteuid() != 0]
+    tallies = [run(suite) for suite in there if suite not in barred]
+    print()
+    for tally in tallies:
+        print(tally)
+    for suite in barred:
+        print(f"{suite:<8}           NOT RUN: it builds network namespaces and needs root (sudo make test)")
+    broken = sum(bool(tally.broken) for tally in tallies)
+    failed = sum(tally.failed for tally in tallies) + broken
+    passed, skipped = sum(tally.passed for tally in tallies), sum(tally.skipped for tally in tallies)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
