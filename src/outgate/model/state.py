@@ -44,11 +44,11 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elapsed:
-    """What time has done: addresses whose rest or whose drain is over."""
+class Moment:
+    """What time has brought: the wall clock in seconds, and the live flows that still use each retiring address."""
 
-    rested: frozenset[Address] = frozenset()
-    drained: frozenset[Address] = frozenset()
+    now_s: float
+    flows: Mapping[Address, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
