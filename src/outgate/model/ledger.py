@@ -62,7 +62,9 @@ class Ledger:
     subnets_seen: frozenset[Prefix] = frozenset()
     settings_before: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
     addresses_before: frozenset[tuple[LinkName, Address]] = frozenset()  # were on the NIC before outgate: never removed
-    quota_used: Mapping[str, tuple[int, float]] = field(default_factory=lambda: MappingProxyType({}))  # bytes, period start
+    quota_used: Mapping[str, tuple[int, float]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # bytes, period start
     last_mark: Mark = Mark(0)  # the highest tenant mark ever given: numbers are not given again soon
     tenants_known: int = 0  # of the last intent that was applied: what the brake compares with
     nodes_known: int = 0

@@ -22,7 +22,9 @@ Mac = NewType("Mac", str)  # six lower-case hex pairs: "02:e6:00:11:22:33"
 
 MAIN = TableId(254)
 OWN_PROTOCOL = 0x6F  # rtm_protocol, FRA_PROTOCOL, nexthop protocol of what outgate writes (unassigned in rt_protos)
-OWN_METRIC = 0x6F  # metric of outgate's routes: protocol is no part of a route's key, so ours stand in a slot of their own
+OWN_METRIC = (
+    0x6F  # metric of outgate's routes: protocol is no part of a route's key, so ours stand in a slot of their own
+)
 TENANT_MASK = Mark(0x00FFFF00)  # the field of a tenant in fwmark and ct mark
 SLOT_MASK = Mark(0x000000FF)  # which of the tenant's egress IPs a packet gets; 0 is the first
 OWN_MASK = Mark(TENANT_MASK | SLOT_MASK)

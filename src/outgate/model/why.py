@@ -25,7 +25,9 @@ class Origin:
         return "/".join(part for part in (self.kind, self.namespace, self.name) if part)
 
     def __str__(self) -> str:
-        place = ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)]) if self.file else ""
+        place = (
+            ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)]) if self.file else ""
+        )
         return " ".join(part for part in (place, self.object, self.field) if part)
 
 

@@ -1,0 +1,43 @@
+"""The order of writing, so that every prefix of every change sequence is fail closed.
+
+Making: policy rules first (they need nothing), then the table with its guards, then what only lets replies come back (addresses on
+uplinks, settings, return routes), then the elements that identify and translate, then the links on which tenants' packets arrive, and
+forwarding last. Dropping: the links first, so that nothing arrives any more when its identity goes; the guards last.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from outgate.model.net import LinkAddress, LinkSetting, Route, Rule, Setting, TenantLink
+from outgate.model.ruleset import Element, Table
+from outgate.model.state import Resource
+
+OWN_LINK_PREFIX = "og-"
+FORWARDING = (Setting.FORWARDING, Setting.FORWARDING6)
+
+
+def make_rank(resource: Resource) -> int:
+    """Return the place of a resource when it is made; equal places have no order among them."""
+    match resource:
+        case Rule():
+            return 0
+        case Table():
+            return 1
+        case LinkAddress():
+            return 7 if resource.link.startswith(OWN_LINK_PREFIX) else 2
+        case LinkSetting():
+            return 8 if resource.setting in FORWARDING else 3
+        case Route():
+            return 4
+        case Element():
+            return 5
+        case TenantLink():
+            return 6
+        case _:
+            assert_never(resource)
+
+
+def drop_rank(resource: Resource) -> int:
+    """Return the place of a resource when it is dropped: the reverse of making."""
+    return -make_rank(resource)
