@@ -15,8 +15,8 @@ def changes(
 ) -> Changes:
     """Return what to make and what to drop, each in the order in which it must be written.
 
-    A resource whose slot is wanted with another value is not dropped: making the new value replaces it in one operation, so that
-    there is no moment without either. `spare` is left alone although it is not wanted.
+    A resource whose slot is wanted with another value is not dropped: making the new value replaces it in one
+    operation, so that there is no moment without either. `spare` is left alone although it is not wanted.
     """
     missing = wants.keys() - actual
     extra = actual - wants.keys()

@@ -1,8 +1,9 @@
 """The order of writing, so that every prefix of every change sequence is fail closed.
 
-Making: policy rules first (they need nothing), then the table with its guards, then what only lets replies come back (addresses on
-uplinks, settings, return routes), then the elements that identify and translate, then the links on which tenants' packets arrive, and
-forwarding last. Dropping: the links first, so that nothing arrives any more when its identity goes; the guards last.
+Making: policy rules first (they need nothing), then the table with its guards, then what only lets replies come back
+(addresses on uplinks, settings, return routes), then the elements that identify and translate, then the links on which
+tenants' packets arrive, and forwarding last. Dropping: the links first, so that nothing arrives any more when its
+identity goes; the guards last.
 """
 
 from __future__ import annotations

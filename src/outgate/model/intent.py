@@ -1,6 +1,7 @@
 """What users ask for: our kinds (outgate.io/v1alpha1) and the cluster's objects, parsed, each with its origin.
 
-Field for field as in docs/reference.md. Lists are tuples, maps are sorted tuples of pairs, so that values hash; absent lists are empty.
+Field for field as in docs/reference.md. Lists are tuples, maps are sorted tuples of pairs, so that values hash; absent
+lists are empty.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class LabelSelector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerInterface:
-    """A NIC towards the cluster; `shared_next_hops` are addresses that source-identity tenants share there (/32 or /128, ours)."""
+    """A NIC towards the cluster; `shared_next_hops` are addresses that source-identity tenants share there (/32 or
+    /128, ours).
+    """
 
     interface: LinkName
     shared_next_hops: tuple[Address, ...] = ()
@@ -159,7 +162,9 @@ class Protocol(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InboundAllowance:
-    """New flows from outside that the gateway machine itself may answer on the tenant's egress IPs. Port 0: no ports (ICMP)."""
+    """New flows from outside that the gateway machine itself may answer on the tenant's egress IPs. Port 0: no ports
+    (ICMP).
+    """
 
     protocol: Protocol
     port: int = 0

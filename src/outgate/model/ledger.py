@@ -1,4 +1,5 @@
-"""What must be remembered: allocations and claims that no intent can reproduce. Written down before it is used, never changed while claimed.
+"""What must be remembered: allocations and claims that no intent can reproduce. Written down before it is used, never
+changed while claimed.
 
 Wall-clock seconds appear here because they must outlive a restart; only `control` compares them with a clock.
 """
@@ -9,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from outgate.model.net import Address, LinkName, Mac, Mark, Prefix, Setting
+from outgate.model.net import NO_MARK, Address, LinkName, Mac, Mark, Prefix, Setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """One tenant's numbers: its mark (slot bits 0), its link's name and MAC, and its pool addresses with the pool they came from."""
+    """One tenant's numbers: its mark (slot bits 0), its link's name and MAC, and its pool addresses with the pool they
+    came from.
+    """
 
     mark: Mark
     link: LinkName
@@ -65,6 +68,6 @@ class Ledger:
     quota_used: Mapping[str, tuple[int, float]] = field(
         default_factory=lambda: MappingProxyType({})
     )  # bytes, period start
-    last_mark: Mark = Mark(0)  # the highest tenant mark ever given: numbers are not given again soon
+    last_mark: Mark = NO_MARK  # the highest tenant mark ever given: numbers are not given again soon
     tenants_known: int = 0  # of the last intent that was applied: what the brake compares with
     nodes_known: int = 0

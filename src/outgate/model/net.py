@@ -1,7 +1,7 @@
 """Links, addresses, routes and policy rules, in the kernel's words.
 
-Everything here is a frozen value: two routes that mean the same thing are equal and hash alike, whether they were planned or
-read back from the kernel. Links are named, never numbered; an ifindex exists only inside `outgate.systems`.
+Everything here is a frozen value: two routes that mean the same thing are equal and hash alike, whether they were
+planned or read back from the kernel. Links are named, never numbered; an ifindex exists only inside `outgate.systems`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ OWN_PROTOCOL = 0x6F  # rtm_protocol, FRA_PROTOCOL, nexthop protocol of what outg
 OWN_METRIC = (
     0x6F  # metric of outgate's routes: protocol is no part of a route's key, so ours stand in a slot of their own
 )
+NO_MARK = Mark(0)
 TENANT_MASK = Mark(0x00FFFF00)  # the field of a tenant in fwmark and ct mark
 SLOT_MASK = Mark(0x000000FF)  # which of the tenant's egress IPs a packet gets; 0 is the first
 OWN_MASK = Mark(TENANT_MASK | SLOT_MASK)
@@ -130,7 +131,8 @@ class Rule:
 class TenantLink:
     """A macvlan of ours (bridge mode) on an inner NIC: the next hop that one tenant's nodes see.
 
-    `ipv6` says whether the link takes part in IPv6; link-local addresses are never generated (4,000 of them cost ten seconds).
+    `ipv6` says whether the link takes part in IPv6; link-local addresses are never generated (4,000 of them cost ten
+    seconds).
     """
 
     name: LinkName

@@ -1,7 +1,9 @@
-"""The elements of the one nftables table `inet outgate`: rules are constant, all that varies is an element of a named set or map.
+"""The elements of the one nftables table `inet outgate`: rules are constant, all that varies is an element of a named
+set or map.
 
-A key has one part per field of the set's type. Parts are typed values; intervals are spans. The table itself is one resource,
-told by the digest of its constant part, so that a table that somebody edited or flushed is one change: load it anew.
+A key has one part per field of the set's type. Parts are typed values; intervals are spans. The table itself is one
+resource, told by the digest of its constant part, so that a table that somebody edited or flushed is one change: load
+it anew.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Connections:
     at_most: int
 
 
-Value: TypeAlias = None | Address | int | Limit | Quota | Connections
+Value: TypeAlias = Address | int | Limit | Quota | Connections | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ Resource: TypeAlias = TenantLink | LinkAddress | LinkSetting | Route | Rule | El
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the machine shows that is not ours. `routes` are foreign ones of the main table; `rules` foreign policy rules.
+    """What the machine shows that is not ours. `routes` are foreign ones of the main table; `rules` foreign policy
+    rules.
 
     `conflicts` are addresses that answered to somebody else's MAC when probed, or were claimed by one later.
     """

@@ -8,7 +8,9 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a statement of the user stands: a file position, an object, or both. Lines and columns count from 1; 0 is unknown."""
+    """Where a statement of the user stands: a file position, an object, or both. Lines and columns count from 1; 0 is
+    unknown.
+    """
 
     file: str = ""
     line: int = 0
@@ -50,7 +52,9 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something the user should know about one object: a stable reason (CamelCase), a sentence, what to do, and where it was said."""
+    """Something the user should know about one object: a stable reason (CamelCase), a sentence, what to do, and where
+    it was said.
+    """
 
     reason: str
     about: str

@@ -1,7 +1,7 @@
 """The numbers and addresses that must be remembered: from a ledger and a moment to the next ledger.
 
-Pure: `control` writes the result down before anything uses it. Nothing that is still claimed ever changes; what is given up rests.
-Marks count upwards and wrap, so that a number is not given again while old flows may carry it.
+Pure: `control` writes the result down before anything uses it. Nothing that is still claimed ever changes; what is
+given up rests. Marks count upwards and wrap, so that a number is not given again while old flows may carry it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def allocate(
 ) -> tuple[Ledger, Claims, tuple[Finding, ...]]:
     """Return the next ledger, the claims that hold under it, and what could not be allocated.
 
-    The order matters: rest and drain end first (their addresses are free then), pools are served next, and claims are decided last.
+    The order matters: rest and drain end first (their addresses are free then), pools are served next, and claims are
+    decided last.
     """
     ledger = _settle_time(intent, ledger, moment)
     ledger = _number(intent, ledger, gateway)
@@ -44,7 +45,9 @@ def allocate(
 
 
 def link_name(gateway: str, tenant: str) -> LinkName:
-    """Return the device name of a tenant: `og-` and eight hex digits; the tenant's name itself is never part of a device name."""
+    """Return the device name of a tenant: `og-` and eight hex digits; the tenant's name itself is never part of a
+    device name.
+    """
     return LinkName("og-" + hashlib.sha256(f"{gateway}/{tenant}".encode()).hexdigest()[:8])
 
 
@@ -120,7 +123,9 @@ def _salt(gateway: str, tenant: str, links: set[LinkName], macs: set[Mac]) -> st
 def _serve_pools(
     intent: Intent, facts: Facts, ledger: Ledger, gateway: EgressGateway
 ) -> tuple[Ledger, tuple[Finding, ...]]:
-    """Give pool addresses to tenants that claim them. A standing allocation stays, whatever became of the pool's ranges."""
+    """Give pool addresses to tenants that claim them. A standing allocation stays, whatever became of the pool's
+    ranges.
+    """
     claimants = [tenant for tenant in tenants_of(intent, gateway) if tenant.claim is not None]
     if not claimants:
         return ledger, ()
@@ -152,7 +157,9 @@ def _serve_pools(
 
 
 def _taken(intent: Intent, ledger: Ledger, facts: Facts) -> set[Address]:
-    """Return addresses that no pool may give: listed, given, retiring, on the machine, a node's, or answered by somebody else."""
+    """Return addresses that no pool may give: listed, given, retiring, on the machine, a node's, or answered by
+    somebody else.
+    """
     listed = {ip for tenant in intent.tenants for ip in tenant.egress_ips}
     special = {ip for tenant in intent.tenants for rule in tenant.destinations for ip in rule.egress_ips}
     given = {ip for allocation in ledger.tenants.values() for ip in allocation.pool_addresses}
@@ -195,7 +202,9 @@ def _pool_refusal(
 
 
 def _free(pool: EgressPool, count: int, taken: set[Address], ledger: Ledger, tenant: str) -> tuple[Address, ...]:
-    """Return up to `count` free addresses of a pool, lowest first; one that rests goes only to the tenant that released it."""
+    """Return up to `count` free addresses of a pool, lowest first; one that rests goes only to the tenant that released
+    it.
+    """
     found: list[Address] = []
     for span in pool.ranges:
         number, last = int(span.first), int(span.last)
@@ -218,7 +227,9 @@ def _exhausted(tenant: EgressTenant, pool: EgressPool, wanted: int, got: int) ->
 
 
 def _settle_holdings(intent: Intent, ledger: Ledger, decided: Claims, moment: Moment) -> Ledger:
-    """Move addresses that their tenant no longer claims: to retiring (drain), else to resting; next hops are just let go."""
+    """Move addresses that their tenant no longer claims: to retiring (drain), else to resting; next hops are just let
+    go.
+    """
     holdings, retiring, resting = dict(ledger.holdings), dict(ledger.retiring), dict(ledger.resting)
     asked = {tenant.name: tenant for tenant in intent.tenants}
     for address, held in ledger.holdings.items():

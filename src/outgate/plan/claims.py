@@ -1,7 +1,7 @@
 """Which tenant may hold which address on this gateway, decided once for everybody: planner, allocator, explain.
 
-A standing holder wins, then the first by name; the loser is refused with the winner's name and stays fail closed. An address that
-the machine, a node, the cluster or the LAN needs is refused with the reason.
+A standing holder wins, then the first by name; the loser is refused with the winner's name and stays fail closed. An
+address that the machine, a node, the cluster or the LAN needs is refused with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The accepted tenants of this gateway with their addresses, in the order the user wrote them, and what was refused."""
+    """The accepted tenants of this gateway with their addresses, in the order the user wrote them, and what was
+    refused.
+    """
 
     gateway: EgressGateway
     tenants: Mapping[str, EgressTenant]
@@ -182,7 +184,7 @@ def _refusal(
         )
     rest = ledger.resting.get(claim.address)
     if rest is not None and rest.tenant != tenant.name:
-        text = f"{named} was released by EgressTenant/{rest.tenant} a short while ago and rests, so that nobody inherits its flows"
+        text = f"{named} was released by EgressTenant/{rest.tenant} and rests, so that nobody inherits its flows"
         return _refused(
             "AddressResting", tenant, text, "wait until the quarantine is over; it is taken then without further action"
         )

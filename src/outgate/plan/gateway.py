@@ -1,7 +1,8 @@
 """The egress gateway's plan: from a snapshot to all that this machine should hold, each resource with its reason.
 
-The order of this file is the way of a packet: guards, tenants, return routes, then the findings that no resource shows. Source of the
-situation: an external machine gives each tenant its own egress IP, next hop or source identity in, SNAT out, fail closed.
+The order of this file is the way of a packet: guards, tenants, return routes, then the findings that no resource shows.
+Source of the situation: an external machine gives each tenant its own egress IP, next hop or source identity in, SNAT
+out, fail closed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def find_gateway(intent: Intent, name: str) -> EgressGateway | None:
 def plan(snapshot: Snapshot, digest: str, memory: Memory | None = None) -> Desired:
     """Return what this gateway should hold. `digest` names the table that `systems.nft` renders.
 
-    Without an EgressGateway nothing is wanted, and a finding says so. The ledger must come from `allocate` over the same intent.
+    Without an EgressGateway nothing is wanted, and a finding says so. The ledger must come from `allocate` over the
+    same intent.
     """
     gateway = find_gateway(snapshot.intent, snapshot.gateway)
     if gateway is None:
@@ -169,7 +171,8 @@ def _route_findings(snapshot: Snapshot, given: TenantFacts) -> Iterator[Finding]
         return
     used: set[Address] = {hop for route in snapshot.intent.external_routes for hop in route.next_hops}
     if not used & set(tenant.identity.addresses):
-        text = f"no AdminPolicyBasedExternalRoute has one of its next hops {', '.join(map(str, tenant.identity.addresses))}"
+        hops = ", ".join(map(str, tenant.identity.addresses))
+        text = f"no AdminPolicyBasedExternalRoute has one of its next hops {hops}"
         fix = "create one for its namespaces with that next hop"
         yield Finding("NoExternalRoute", f"EgressTenant/{tenant.name}", text, Severity.WARNING, fix, tenant.origin)
 

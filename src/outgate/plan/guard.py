@@ -1,9 +1,10 @@
-"""What holds when nothing else does: protected ranges, policy rules that survive a flushed ruleset, the sets that the table's guards read.
+"""What holds when nothing else does: protected ranges, policy rules that survive a flushed ruleset, the sets that the
+table's guards read.
 
-Protected is all that enters by an inner NIC or a tenant link, except the NIC's connected prefixes (where the machine was a router
-before) and the bypass list. The policy layer knows no links, so it covers ranges: the cluster network and every pod subnet ever seen;
-it never shrinks by itself. Three layers stand after each other: forward (reject, the client sees an error at once), after NAT (drop),
-policy routing (prohibit; it needs no nftables).
+Protected is all that enters by an inner NIC or a tenant link, except the NIC's connected prefixes (where the machine
+was a router before) and the bypass list. The policy layer knows no links, so it covers ranges: the cluster network and
+every pod subnet ever seen; it never shrinks by itself. Three layers stand after each other: forward (reject, the client
+sees an error at once), after NAT (drop), policy routing (prohibit; it needs no nftables).
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def plan_guard(snapshot: Snapshot, gateway: EgressGateway, digest: str) -> dict[
 def plan_settings(snapshot: Snapshot, gateway: EgressGateway, *, ipv6: bool) -> dict[Resource, Because]:
     """Want the kernel settings of declared NICs, and forwarding, which is enabled last of all.
 
-    IPv4 forwarding is per link, so `ip_forward` is not touched. IPv6 has one switch for all links; before it is thrown, uplinks
-    that learn their default route from router advertisements are told to go on doing so (`accept_ra` 2).
+    IPv4 forwarding is per link, so `ip_forward` is not touched. IPv6 has one switch for all links; before it is thrown,
+    uplinks that learn their default route from router advertisements are told to go on doing so (`accept_ra` 2).
     """
     wants: dict[Resource, Because] = {}
     roles = [(inner.interface, INNER_SETTINGS, "inner NIC") for inner in gateway.inner]
@@ -103,7 +104,7 @@ def plan_settings(snapshot: Snapshot, gateway: EgressGateway, *, ipv6: bool) -> 
     if ipv6:
         for uplink in gateway.uplinks:
             if snapshot.facts.settings.get((uplink, Setting.ACCEPT_RA)) == 1:
-                text = f"{uplink} may learn its default route from router advertisements, which forwarding would switch off"
+                text = f"{uplink} may learn its default route from router advertisements; forwarding would end that"
                 wants[LinkSetting(link=uplink, setting=Setting.ACCEPT_RA, value=2)] = Because(
                     "settings/ipv6/accept_ra", text
                 )
@@ -132,7 +133,8 @@ def guard_findings(snapshot: Snapshot, gateway: EgressGateway) -> Iterator[Findi
     for node in intent.nodes:
         for subnet in node.subnets:
             if wide and not any(_covers(prefix, subnet.prefix) for prefix in wide):
-                text = f"its subnet {subnet.prefix} is outside the declared cluster networks {', '.join(map(str, wide))}; it is protected all the same"
+                outside = f"its subnet {subnet.prefix} is outside the declared cluster networks"
+                text = f"{outside} {', '.join(map(str, wide))}; it is protected all the same"
                 yield Finding(
                     "SubnetOutsideCluster",
                     f"Node/{node.name}",

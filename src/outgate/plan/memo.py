@@ -1,7 +1,7 @@
 """Remembering unchanged parts of a plan.
 
-Planning is pure, so a part whose inputs are the same values may be taken from the last round. Inputs are compared by equality, which
-for values that were carried over is an identity check.
+Planning is pure, so a part whose inputs are the same values may be taken from the last round. Inputs are compared by
+equality, which for values that were carried over is an identity check.
 """
 
 from __future__ import annotations

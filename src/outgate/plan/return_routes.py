@@ -1,8 +1,9 @@
 """The way back: every node's pod subnets by the node's address, on the inner NIC that reaches it.
 
-Tenants' packets arrive with their pod's source, so the gateway must know where each pod subnet lives. Source of the subnets: the
-annotation `k8s.ovn.org/node-subnets` (OVN-Kubernetes allocates there), else `spec.podCIDRs`. A node that is not ready keeps its
-routes, because its pods may live; a route that somebody else has put there is a conflict and is never overwritten.
+Tenants' packets arrive with their pod's source, so the gateway must know where each pod subnet lives. Source of the
+subnets: the annotation `k8s.ovn.org/node-subnets` (OVN-Kubernetes allocates there), else `spec.podCIDRs`. A node that
+is not ready keeps its routes, because its pods may live; a route that somebody else has put there is a conflict and is
+never overwritten.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def _hop(place: _Place, gateway: EgressGateway, facts: Facts) -> Via | None:
 def _overlaps(places: list[_Place]) -> tuple[set[int], list[Finding]]:
     """Return the places whose subnet overlaps another node's, by identity, and a finding for each of them.
 
-    Sorted by first address, a subnet overlaps only what follows it directly while they nest, so one pass is enough. Subnets of different
-    networks may overlap by intention (user-defined networks); one route table can not serve both, so they are findings too.
+    Sorted by first address, a subnet overlaps only what follows it directly while they nest, so one pass is enough.
+    Subnets of different networks may overlap by intention (user-defined networks); one route table can not serve both,
+    so they are findings too.
     """
     bad: set[int] = set()
     findings: list[Finding] = []
@@ -100,7 +102,8 @@ def _foreign(facts: Facts) -> dict[object, Route]:
 
 
 def _overlap(place: _Place, other: _Place) -> Finding:
-    text = f"its subnet {place.subnet.prefix} overlaps {other.subnet.prefix} of Node/{other.node.name}: neither gets a route"
+    mine, theirs = place.subnet.prefix, other.subnet.prefix
+    text = f"its subnet {mine} overlaps {theirs} of Node/{other.node.name}: neither gets a route"
     fix = "one of the two is stale or contradicts the cluster; correct the node object"
     return Finding("SubnetOverlap", f"Node/{place.node.name}", text, Severity.REFUSAL, fix, place.node.origin)
 

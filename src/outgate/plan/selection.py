@@ -1,6 +1,7 @@
 """Which pods belong to which tenant: namespaces first, then pods, by label selectors.
 
-Namespaces are indexed by their label pairs, so that 4,000 tenants over 2,000 namespaces cost a look-up each and not a scan each.
+Namespaces are indexed by their label pairs, so that 4,000 tenants over 2,000 namespaces cost a look-up each and not a
+scan each.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class Selection:
 def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pods: Sequence[Pod]) -> Selection:
     """Return what each tenant selects.
 
-    Host-network and finished pods are never selected: their addresses are the node's, or may be somebody else's by now. An address
-    that two source-identity tenants select stays with the tenant that comes first by name; the other is told.
+    Host-network and finished pods are never selected: their addresses are the node's, or may be somebody else's by now.
+    An address that two source-identity tenants select stays with the tenant that comes first by name; the other is
+    told.
     """
     index = NamespaceIndex(namespaces)
     pods_in: dict[str, list[Pod]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """One tenant's way through the gateway: its link and next hop, its mark, its sources, its egress IPs.
 
-The mark is the pivot: links and sources map to it, addresses and limits hang on it. Its low byte says which of several egress IPs a
-source gets, by the hash that the kernel uses (`model.spread`).
+The mark is the pivot: links and sources map to it, addresses and limits hang on it. Its low byte says which of several
+egress IPs a source gets, by the hash that the kernel uses (`model.spread`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import pairwise
 
 from outgate.model.intent import (
     EgressGateway,
@@ -34,8 +35,8 @@ from outgate.plan.guard import span_of
 class TenantFacts:
     """All that one tenant's path depends on, so that an unchanged tenant is not planned twice.
 
-    `hops` and `egress` are its claims whose address is held (probed, nobody answered); `foreign` those of its addresses that stand on
-    the NIC by somebody else's hand; `retiring` addresses with their link that still carry old flows.
+    `hops` and `egress` are its claims whose address is held (probed, nobody answered); `foreign` those of its addresses
+    that stand on the NIC by somebody else's hand; `retiring` addresses with their link that still carry old flows.
     """
 
     tenant: EgressTenant
@@ -193,7 +194,9 @@ def _addresses(path: _Path) -> Iterator[_Wanted]:
 
 
 def _translation(path: _Path) -> Iterator[_Wanted]:
-    """Yield which source a packet gets: per destination first, else the tenant's own; and which sources it may have at all."""
+    """Yield which source a packet gets: per destination first, else the tenant's own; and which sources it may have at
+    all.
+    """
     name = path.tenant.name
     for version in path.families:
         mine = path.own[version]
@@ -226,7 +229,7 @@ def _special(path: _Path, version: int) -> list[tuple[Span, Address]]:
     family = type(rules[0][2]) if rules else IPv4Address
     cuts = sorted({edge for span, _, _ in rules for edge in (int(span.first), int(span.last) + 1)})
     pieces: list[tuple[int, int, Address]] = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         best = max(
             (r for r in rules if int(r[0].first) <= start < int(r[0].last) + 1), key=lambda r: r[1], default=None
         )
