@@ -267,7 +267,8 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod that has, had or will have addresses. Host-network and finished pods are kept, marked, and never selected."""
+    """A pod that has, had or will have addresses. Host-network and finished pods are kept, marked, and never selected.
+    """
 
     namespace: str
     name: str

@@ -64,7 +64,7 @@ class Ledger:
     resting: Mapping[Address, Resting] = field(default_factory=lambda: MappingProxyType({}))
     subnets_seen: frozenset[Prefix] = frozenset()
     settings_before: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
-    addresses_before: frozenset[tuple[LinkName, Address]] = frozenset()  # were on the NIC before outgate: never removed
+    addresses_made: frozenset[tuple[LinkName, Address]] = frozenset()  # ours, where the kernel keeps no protocol
     quota_used: Mapping[str, tuple[int, float]] = field(
         default_factory=lambda: MappingProxyType({})
     )  # bytes, period start

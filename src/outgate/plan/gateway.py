@@ -178,7 +178,8 @@ def _route_findings(snapshot: Snapshot, given: TenantFacts) -> Iterator[Finding]
 
 
 def _uplink_findings(snapshot: Snapshot, gateway: EgressGateway) -> Iterator[Finding]:
-    """Say when the machine's default route does not leave by an uplink: tenants' packets would be refused, not leaked."""
+    """Say when the machine's default route does not leave by an uplink: tenants' packets would be refused, not leaked.
+    """
     for version in sorted(
         {ip.version for tenant in snapshot.intent.tenants for ip in egress_of(tenant, snapshot.ledger)}
     ):
