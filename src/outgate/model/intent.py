@@ -267,8 +267,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod that has, had or will have addresses. Host-network and finished pods are kept, marked, and never selected.
-    """
+    """A pod. Host-network and finished pods are kept, marked, and never selected."""
 
     namespace: str
     name: str

@@ -112,8 +112,7 @@ def _next_mark(last: Mark, taken: set[Mark]) -> Mark:
 
 
 def _salt(gateway: str, tenant: str, links: set[LinkName], macs: set[Mac]) -> str:
-    """Return the tenant's name, with a suffix if its hash is taken (once in some thousand gateways of 4,000 tenants).
-    """
+    """Return the tenant's name, with a suffix if its hash is taken."""
     salt, turn = tenant, 0
     while link_name(gateway, salt) in links or mac_of(gateway, salt) in macs:
         turn += 1

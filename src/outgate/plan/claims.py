@@ -57,8 +57,7 @@ def egress_of(tenant: EgressTenant, ledger: Ledger) -> tuple[Address, ...]:
 
 
 def claims(intent: Intent, facts: Facts, ledger: Ledger, gateway: EgressGateway) -> Claims:
-    """Decide all claims of one gateway. A tenant with any refused address is refused whole: half a tenant helps nobody.
-    """
+    """Decide all claims of one gateway. A tenant with a refused address is refused whole."""
     forbidden = Forbidden(intent, facts, gateway)
     accepted: dict[str, EgressTenant] = {}
     taken: dict[Address, Claim] = {}

@@ -178,8 +178,7 @@ def _route_findings(snapshot: Snapshot, given: TenantFacts) -> Iterator[Finding]
 
 
 def _uplink_findings(snapshot: Snapshot, gateway: EgressGateway) -> Iterator[Finding]:
-    """Say when the machine's default route does not leave by an uplink: tenants' packets would be refused, not leaked.
-    """
+    """Say when the default route does not leave by an uplink: tenants' packets are refused then, not leaked."""
     for version in sorted(
         {ip.version for tenant in snapshot.intent.tenants for ip in egress_of(tenant, snapshot.ledger)}
     ):

@@ -178,8 +178,7 @@ def _nic_sets(snapshot: Snapshot, gateway: EgressGateway) -> dict[Resource, Beca
 
 
 def _passing(snapshot: Snapshot, gateway: EgressGateway) -> dict[Resource, Because]:
-    """Want the sources that are not protected: the bypass list, and connected prefixes of NICs that forwarded before.
-    """
+    """Want the sources that are not protected: the bypass list, and LANs that the machine served before."""
     wants: dict[Resource, Because] = {}
     hidden = protected(snapshot.intent, gateway, snapshot.ledger)
     for inner in gateway.inner:

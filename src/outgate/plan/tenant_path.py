@@ -217,8 +217,7 @@ def _translation(path: _Path) -> Iterator[_Wanted]:
 
 
 def _special(path: _Path, version: int) -> list[tuple[Span, Address]]:
-    """Return the per-destination egress IPs as disjoint ranges: the longest prefix wins, the first entry among equals.
-    """
+    """Return the per-destination egress IPs as disjoint ranges: the longest prefix wins."""
     held = {claim.address for claim in path.facts.egress}
     rules = [
         (span_of(cidr), cidr.prefixlen, ip)
