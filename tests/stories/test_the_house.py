@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import docs
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "outgate"
 LINES_OF_A_FUNCTION = 60  # the aim is 40, one screen; beyond 60 nobody argues that it reads better in one piece
@@ -187,3 +189,7 @@ def test_every_make_command_that_a_page_names_exists() -> None:
 def test_every_link_of_a_page_leads_somewhere() -> None:
     links = {(page, link) for page in pages() for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())}
     assert {(page.name, link) for page, link in links if not (page.parent / link).exists()} == set()
+
+
+def test_every_generated_part_of_a_page_is_as_the_code_would_write_it() -> None:
+    assert docs.main(check=True) == 0
