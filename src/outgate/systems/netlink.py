@@ -86,15 +86,21 @@ def header(message: memoryview) -> Header:
     return Header._make(_HEADER.unpack_from(message))
 
 
-def walk(attributes: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield (type without its flag bits, content) of each attribute."""
-    at, end = 0, len(attributes)
-    while at + 4 <= end:
-        size, kind = _ATTR.unpack_from(attributes, at)
+def spans(message: memoryview, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Yield (type without its flag bits, start, end) of the content of each attribute between two places."""
+    at, stop = start, len(message) if end is None else end
+    while at + 4 <= stop:
+        size, kind = _ATTR.unpack_from(message, at)
         if size < 4:
             raise Unreachable(f"the kernel sent an attribute of {size} bytes")
-        yield kind & 0x3FFF, attributes[at + 4 : at + size]
+        yield kind & 0x3FFF, at + 4, at + size
         at += (size + 3) & ~3
+
+
+def walk(attributes: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (type without its flag bits, content) of each attribute."""
+    for kind, start, end in spans(attributes):
+        yield kind, attributes[start:end]
 
 
 def messages(datagram: bytes) -> Iterator[memoryview]:
