@@ -1,1 +1,1 @@
-"""The round: read, plan, compare, write, verify; with its loop, clock, back-off and brake."""
+"""The round - read, plan, compare, write, verify - and all that moves: loop, clock, back-off, brake, announcements."""

@@ -89,3 +89,33 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.make or self.drop)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A change that a system refused, with the system's words. The rest of the changes were written."""
+
+    resource: Resource
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One complete reading of the machine, split by ownership. `settings` hold every link setting as it is now."""
+
+    facts: Facts
+    actual: frozenset[Resource] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a round did. `left` is what a second reading still found to do: empty means converged."""
+
+    changes: Changes = field(default_factory=Changes)
+    failures: tuple[Failure, ...] = ()
+    left: Changes = field(default_factory=Changes)
+
+    @property
+    def converged(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.left and not self.failures
