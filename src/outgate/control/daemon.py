@@ -1,0 +1,323 @@
+"""The daemon: rounds when something changed, an audit every 30 seconds, and nothing in between.
+
+Triggers are the intent's source, the kernel's notifications, verdicts of address probes, and deadlines (rests, drains,
+confirmation). Several triggers that arrive together make one round. A round that can not run, because a part is missing
+or a system is silent, changes nothing and is tried again with a growing pause.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Protocol
+
+from outgate.control.gate import Gate
+from outgate.control.loop import Loop, Readable
+from outgate.control.round import Asked, Decided, World, decide, findings_of, settle
+from outgate.model.errors import NotReady, OutgateError, Refused, Unreachable
+from outgate.model.flow import Flow
+from outgate.model.intent import Intent
+from outgate.model.ledger import Holding, Ledger
+from outgate.model.net import TENANT_MASK, Address, Mac, Mark
+from outgate.model.ruleset import Element, Table
+from outgate.model.state import Moment, Outcome, Probe, Resource
+from outgate.model.why import Because, Finding
+from outgate.plan.flows import FlowRules, flow_rules, stale_flows
+from outgate.plan.gateway import Memory
+
+AUDIT_S = 30.0  # a lost notification is found at the latest then
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+PROBE_AGAIN_S = 60.0  # an address that somebody else answered is probed again after this
+
+log = logging.getLogger("outgate.control")
+
+
+class Source(Readable, Protocol):
+    """Where the intent comes from."""
+
+    def read(self) -> Intent:
+        """Return the complete intent, or raise NotReady."""
+
+    def changed(self) -> bool:
+        """Consume pending notifications; say whether the intent may have changed."""
+
+
+class Machine(World, Protocol):
+    """The machine with its notifications."""
+
+    def watched(self) -> Iterable[Readable]:
+        """Return what becomes readable when the machine changed."""
+
+    def changed(self) -> bool:
+        """Consume pending notifications that others caused; say whether there were any."""
+
+    def distrust(self) -> None:
+        """Let the next reading read everything anew."""
+
+
+class Flows(Protocol):
+    """Connection tracking."""
+
+    def flows(self, *, mark: int | None = None, mask: int | None = None) -> Iterable[Flow]:
+        """Return live flows, filtered by mark."""
+
+    def delete(self, flows: Iterable[Flow]) -> int:
+        """Delete flows; return how many were still there."""
+
+
+class Neighbours(Protocol):
+    """What is said and asked on the links."""
+
+    def probe(self, probes: Iterable[Probe], verdict: Callable[[Probe, Mac | None], None]) -> None:
+        """Probe addresses that are not being probed; call back with the MAC that answered, or None."""
+
+    def announce(self, decided: Decided, made: Iterable[Resource]) -> None:
+        """Announce the addresses among the resources that were made, and keep announcing all that are held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a daemon is made of."""
+
+    source: Source
+    machine: Machine
+    flows: Flows
+    neighbours: Neighbours
+    save: Callable[[Ledger], None]
+    wall_s: Callable[[], float]
+    told: Callable[[Report], None]  # after every round: status, metrics, watchdog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a round leaves for status and metrics. Times are monotonic seconds."""
+
+    decided: Decided | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+    findings: tuple[Finding, ...] = ()
+    rounds: int = 0
+    changes: int = 0
+    repaired: int = 0
+    last_repair: str = ""
+    seconds: float = 0.0
+    at_s: float = 0.0
+    error: str = ""
+
+
+class Daemon:
+    """One gateway's life: from the first round to the signal that ends it. The data path stays as it is then."""
+
+    def __init__(self, parts: Parts, loop: Loop, *, gateway: str, ledger: Ledger) -> None:
+        self.parts = parts
+        self.loop = loop
+        self.ledger = ledger
+        self.report = Report()
+        self._gateway = gateway
+        self._gate = Gate(gateway)
+        self._memory = Memory()
+        self._conflicts: dict[Address, Mac] = {}
+        self._live: Mapping[Address, int] = MappingProxyType({})
+        self._reasons: set[str] = {"start"}
+        self._setbacks = 0  # rounds in a row that failed or left something undone
+        self._blocked = False  # a system is silent: wait for the pause, whatever happens meanwhile
+        self._sure = False
+        self._override: Intent | None = None
+
+    def run(self) -> None:
+        """Run until the loop is stopped."""
+        self.loop.watch(self.parts.source, self._source_changed)
+        for readable in self.parts.machine.watched():
+            self.loop.watch(readable, self._machine_changed)
+        self.loop.at("audit", self.loop.now_s() + AUDIT_S, self._audit)
+        self.loop.run(self.work)
+
+    def want(self, reason: str) -> None:
+        """Ask for a round; it runs when the pending callbacks are done."""
+        self._reasons.add(reason)
+
+    def override(self, intent: Intent | None, *, sure: bool = False) -> None:
+        """Put an applied intent in force instead of the source's, or end that with None."""
+        self._override, self._sure = intent, sure or self._sure
+        self.want("applied")
+
+    def be_sure(self) -> None:
+        """Let the next round delete in bulk: the user said `--yes`."""
+        self._sure = True
+        self.want("yes")
+
+    def work(self) -> None:
+        """Run the round that was asked for, if any, unless a pause is on."""
+        if not self._reasons or (self._blocked and "retry" not in self._reasons):
+            return
+        reasons, self._reasons = self._reasons, set()
+        started = self.loop.now_s()
+        try:
+            self._round(reasons, started)
+            self._blocked = False
+        except (NotReady, Unreachable, Refused) as error:
+            self._wait(error, reasons)
+
+    def _round(self, reasons: set[str], started: float) -> None:
+        intent = self._intent(started)
+        if intent is None:
+            self._tell(replace(self.report, findings=self._gate.findings))
+            return
+        moment = Moment(now_s=self.parts.wall_s(), flows=self._live)
+        asked = Asked(
+            intent=intent, ledger=self.ledger, moment=moment, gateway=self._gateway, conflicts=dict(self._conflicts)
+        )
+        decided = decide(self.parts.machine, asked, self._memory)
+        outcome = settle(self.parts.machine, decided, self.parts.save)
+        drift = decided.ledger == self.ledger and reasons <= {"machine", "audit"}
+        self.ledger, self._sure = decided.ledger, False
+        self._end_flows(decided, outcome, reasons)
+        self.parts.neighbours.announce(decided, outcome.changes.make)
+        self.parts.neighbours.probe(decided.desired.probes, self._verdict)
+        self._schedule(decided, outcome)
+        self._account(decided, outcome, self.loop.now_s() - started, drift=drift)
+
+    def _intent(self, now_s: float) -> Intent | None:
+        """Return the intent in force: the applied one that waits for confirmation, else the source's if the brake lets
+        it.
+        """
+        if self._override is not None:
+            return self._override
+        intent = self._gate.admit(self.parts.source.read(), self.ledger, now_s, sure=self._sure)
+        self.loop.at("second reading", self._gate.read_again_s, lambda: self.want("second reading"))
+        return intent
+
+    def _end_flows(self, decided: Decided, outcome: Outcome, reasons: set[str]) -> None:
+        """End flows whose translation contradicts the plan: at the start, and when identities or addresses changed."""
+        touched = (*outcome.changes.make, *outcome.changes.drop)
+        if "start" not in reasons and not any(_decides_flows(resource) for resource in touched):
+            return
+        rules = flow_rules(decided.desired.wants, decided.snapshot.facts)
+        marks = None if "start" in reasons or any(isinstance(r, Table) for r in touched) else _marks(touched)
+        stale = tuple(self._stale(rules, marks))
+        if stale:
+            ended = self.parts.flows.delete(flow for flow, _ in stale)
+            log.info("ended flows", extra={"fields": {"flows": ended, "why": stale[0][1].text}})
+
+    def _stale(self, rules: FlowRules, marks: set[Mark] | None) -> Iterable[tuple[Flow, Because]]:
+        if marks is None:
+            yield from stale_flows(self.parts.flows.flows(), rules)
+            return
+        for mark in marks:
+            yield from stale_flows(self.parts.flows.flows(mark=mark, mask=TENANT_MASK), rules)
+
+    def _verdict(self, probe: Probe, mac: Mac | None) -> None:
+        """Take the verdict on an address: hold it, or remember who answered and ask again later."""
+        if mac is not None:
+            self._conflicts[probe.address] = mac
+            again = self.loop.now_s() + PROBE_AGAIN_S
+            self.loop.at(f"conflict {probe.address}", again, lambda: self._forget_conflict(probe.address))
+        else:
+            egress = self._is_egress(probe)
+            held = Holding(tenant=probe.tenant, link=probe.link, egress=egress)
+            holdings = MappingProxyType({**self.ledger.holdings, probe.address: held})
+            self.ledger = replace(self.ledger, holdings=holdings)
+        self.want("probe")
+
+    def _is_egress(self, probe: Probe) -> bool:
+        claims = self.report.decided.claims if self.report.decided else None
+        claim = claims.by_address.get(probe.address) if claims else None
+        return claim is None or claim.egress
+
+    def _forget_conflict(self, address: Address) -> None:
+        self._conflicts.pop(address, None)
+        self.want("probe")
+
+    def _schedule(self, decided: Decided, outcome: Outcome) -> None:
+        """Come back for what time decides: rests and drains that end; and soon, when a round left something undone."""
+        ends = [rest.until_s for rest in decided.ledger.resting.values()]
+        ends += [old.until_s for old in decided.ledger.retiring.values()]
+        if ends:
+            left_s = max(0.0, min(ends) - self.parts.wall_s())
+            self.loop.at("rest", self.loop.now_s() + left_s + 0.1, lambda: self.want("rest"))
+        if outcome.converged:
+            self._setbacks = 0
+        else:
+            self._retry_later()
+
+    def _account(self, decided: Decided, outcome: Outcome, seconds: float, *, drift: bool) -> None:
+        made, dropped = outcome.changes.make, outcome.changes.drop
+        count = len(made) + len(dropped)
+        for resource in made:
+            log.info("made", extra={"fields": {"resource": str(resource), "drift": drift}})
+        for resource in dropped:
+            log.info("dropped", extra={"fields": {"resource": str(resource), "drift": drift}})
+        repaired = drift and count > 0
+        last = f"{(*made, *dropped)[0]}" + (f" and {count - 1} more" if count > 1 else "") if repaired else ""
+        self._tell(
+            replace(
+                self.report,
+                decided=decided,
+                outcome=outcome,
+                findings=(*self._gate.findings, *findings_of(decided, outcome)),
+                rounds=self.report.rounds + 1,
+                changes=self.report.changes + count,
+                repaired=self.report.repaired + (count if repaired else 0),
+                last_repair=last or self.report.last_repair,
+                seconds=seconds,
+                at_s=self.loop.now_s(),
+                error="",
+            )
+        )
+
+    def _tell(self, report: Report) -> None:
+        self.report = report
+        self.parts.told(report)
+
+    def _wait(self, error: OutgateError, reasons: set[str]) -> None:
+        """Try again after a pause that grows; the reasons are kept, so that a start stays a start."""
+        self._reasons |= reasons - {"retry"}
+        self._blocked = True
+        pause_s = self._retry_later()
+        log.warning("round put off", extra={"fields": {"error": str(error), "pause_s": pause_s}})
+        self._tell(replace(self.report, error=str(error)))
+
+    def _retry_later(self) -> float:
+        """Ask for another round after a pause that doubles with every setback; return the pause."""
+        pause_s = float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**self._setbacks))
+        self._setbacks = min(self._setbacks + 1, 10)
+        self.parts.machine.distrust()
+        self.loop.at("retry", self.loop.now_s() + pause_s, lambda: self.want("retry"))
+        return pause_s
+
+    def _source_changed(self) -> None:
+        if self.parts.source.changed():
+            self.want("source")
+
+    def _machine_changed(self) -> None:
+        if self.parts.machine.changed():
+            self.want("machine")
+
+    def _audit(self) -> None:
+        """Read everything anew, also what no notification has named, and count the flows on retiring addresses."""
+        self.loop.at("audit", self.loop.now_s() + AUDIT_S, self._audit)
+        self.parts.machine.distrust()
+        retiring = self.ledger.retiring
+        self._live = MappingProxyType({a: self._flows_on(a, old.mark) for a, old in retiring.items()})
+        self.want("audit")
+
+    def _flows_on(self, address: Address, mark: Mark) -> int:
+        return sum(1 for flow in self.parts.flows.flows(mark=mark, mask=TENANT_MASK) if flow.reply.dst == address)
+
+
+def _decides_flows(resource: Resource) -> bool:
+    if isinstance(resource, Table):
+        return True
+    return isinstance(resource, Element) and resource.set.startswith(("own", "id_pod", "protected"))
+
+
+def _marks(resources: Iterable[Resource]) -> set[Mark]:
+    """Return the tenants' marks that the resources name."""
+    marks: set[Mark] = set()
+    for resource in resources:
+        if isinstance(resource, Element):
+            numbers = [part for part in resource.key if isinstance(part, int)]
+            numbers += [resource.value] if isinstance(resource.value, int) else []
+            marks |= {Mark(number & TENANT_MASK) for number in numbers if number & TENANT_MASK}
+    return marks
