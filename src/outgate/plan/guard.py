@@ -170,10 +170,9 @@ def _nic_sets(snapshot: Snapshot, gateway: EgressGateway) -> dict[Resource, Beca
             )
     for uplink in gateway.uplinks:
         wants[Element("uplinks", (uplink,))] = Because("guard/uplink", f"{uplink} is an uplink", cite)
-    for link in (*(i.interface for i in gateway.inner), *gateway.uplinks):
-        if not _forwarded_before(link, snapshot.facts):
-            text = f"{link} forwarded nothing before outgate: only what outgate asks for passes"
-            wants[Element("closed", (link,))] = Because("guard/closed", text)
+        if not _forwarded_before(uplink, snapshot.facts):
+            text = f"{uplink} forwarded nothing before outgate: only answers to tenants pass"
+            wants[Element("closed", (uplink,))] = Because("guard/closed", text)
     return wants
 
 
