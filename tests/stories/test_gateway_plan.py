@@ -52,7 +52,7 @@ def mark_of(intent: Intent, tenant: str) -> int:
     return probed(Ledger(), intent).tenants[tenant].mark
 
 
-def test_each_next_hop_tenant_gets_a_link_with_its_own_mac_and_a_host_address():
+def test_each_next_hop_tenant_gets_a_link_with_its_own_mac_and_a_host_address() -> None:
     wants = desired(CLUSTER).wants
     links = {link.alternative: link for link in wants if isinstance(link, TenantLink)}
     assert links.keys() == {"outgate-ns-blue", "outgate-ns-red"}
@@ -63,7 +63,7 @@ def test_each_next_hop_tenant_gets_a_link_with_its_own_mac_and_a_host_address():
     assert LinkAddress(link=blue.name, address=ip_address("fd99::13")) in wants
 
 
-def test_a_tenant_leaves_as_its_own_egress_ip_and_as_nobody_else():
+def test_a_tenant_leaves_as_its_own_egress_ip_and_as_nobody_else() -> None:
     wants = desired(CLUSTER).wants
     blue, red = mark_of(CLUSTER, "ns-blue"), mark_of(CLUSTER, "ns-red")
     assert elements(wants, "snat4") == {
@@ -73,7 +73,7 @@ def test_a_tenant_leaves_as_its_own_egress_ip_and_as_nobody_else():
     assert set(elements(wants, "own4")) == {(blue, ip_address("192.168.55.113")), (red, ip_address("192.168.55.114"))}
 
 
-def test_every_node_subnet_of_both_families_has_its_way_back():
+def test_every_node_subnet_of_both_families_has_its_way_back() -> None:
     routes = {r.dst: r for r in desired(CLUSTER).wants if isinstance(r, Route)}
     assert routes.keys() == {s.prefix for node in (N1, N2) for s in node.subnets}
     back = routes[ip_network("10.132.0.0/24")]
@@ -81,7 +81,7 @@ def test_every_node_subnet_of_both_families_has_its_way_back():
     assert back.metric == OWN_METRIC
 
 
-def test_the_cluster_network_is_guarded_in_the_table_and_by_policy_routing():
+def test_the_cluster_network_is_guarded_in_the_table_and_by_policy_routing() -> None:
     wants = desired(CLUSTER).wants
     assert Table(DIGEST) in wants
     assert {rule.src for rule in wants if isinstance(rule, Rule)} == {
@@ -91,7 +91,7 @@ def test_the_cluster_network_is_guarded_in_the_table_and_by_policy_routing():
     assert len(elements(wants, "protected4")) == len(elements(wants, "protected6")) == 1
 
 
-def test_a_node_outside_the_declared_cluster_network_is_protected_and_named():
+def test_a_node_outside_the_declared_cluster_network_is_protected_and_named() -> None:
     stray = replace(N1, subnets=(replace(N1.subnets[0], prefix=ip_network("10.200.0.0/24")),))
     intent = replace(CLUSTER, nodes=(stray, N2))
     found = desired(intent)
@@ -99,14 +99,14 @@ def test_a_node_outside_the_declared_cluster_network_is_protected_and_named():
     assert ip_network("10.200.0.0/24") in {rule.src for rule in found.wants if isinstance(rule, Rule)}
 
 
-def test_protection_does_not_shrink_when_a_node_leaves():
+def test_protection_does_not_shrink_when_a_node_leaves() -> None:
     stray = replace(N1, subnets=(replace(N1.subnets[0], prefix=ip_network("10.200.0.0/24")),))
     before = probed(Ledger(), replace(CLUSTER, nodes=(stray, N2)))
     after = desired(replace(CLUSTER, nodes=(N2,)), ledger=before)
     assert ip_network("10.200.0.0/24") in {rule.src for rule in after.wants if isinstance(rule, Rule)}
 
 
-def test_a_source_tenant_is_told_by_its_pods_addresses_of_families_it_can_serve():
+def test_a_source_tenant_is_told_by_its_pods_addresses_of_families_it_can_serve() -> None:
     intent = replace(CLUSTER, tenants=(GREEN_BY_SOURCE,))
     wants = desired(intent).wants
     assert set(elements(wants, "id_pod4")) == {(ip_address("10.132.0.7"),)}
@@ -114,7 +114,7 @@ def test_a_source_tenant_is_told_by_its_pods_addresses_of_families_it_can_serve(
     assert not [link for link in wants if isinstance(link, TenantLink)]
 
 
-def test_two_source_tenants_that_select_one_pod_leave_it_with_the_first_by_name():
+def test_two_source_tenants_that_select_one_pod_leave_it_with_the_first_by_name() -> None:
     rival = replace(GREEN_BY_SOURCE, name="ns-greener", egress_ips=(ip_address("192.168.55.121"),))
     found = desired(replace(CLUSTER, tenants=(GREEN_BY_SOURCE, rival)))
     marks = set(elements(found.wants, "id_pod4").values())
@@ -122,7 +122,7 @@ def test_two_source_tenants_that_select_one_pod_leave_it_with_the_first_by_name(
     assert "PodSelectedTwice" in reasons(found)
 
 
-def test_several_egress_ips_are_spread_over_sources_and_each_source_keeps_one():
+def test_several_egress_ips_are_spread_over_sources_and_each_source_keeps_one() -> None:
     blue = replace(BLUE, egress_ips=tuple(map(ip_address, ("192.168.55.113", "192.168.55.115", "192.168.55.116"))))
     wants = desired(replace(CLUSTER, tenants=(blue,))).wants
     mark = mark_of(replace(CLUSTER, tenants=(blue,)), "ns-blue")
@@ -132,7 +132,7 @@ def test_several_egress_ips_are_spread_over_sources_and_each_source_keeps_one():
     assert set(slots.values()) == set(blue.egress_ips)
 
 
-def test_a_destination_of_its_own_wins_by_longest_prefix_and_ranges_are_disjoint():
+def test_a_destination_of_its_own_wins_by_longest_prefix_and_ranges_are_disjoint() -> None:
     special = (
         DestinationRule(cidrs=(ip_network("198.51.100.0/24"),), egress_ips=(ip_address("192.168.55.115"),)),
         DestinationRule(cidrs=(ip_network("198.51.100.128/25"),), egress_ips=(ip_address("192.168.55.116"),)),
@@ -153,13 +153,13 @@ def test_a_destination_of_its_own_wins_by_longest_prefix_and_ranges_are_disjoint
         (SourceCheck.OFF, set()),
     ],
 )
-def test_the_source_check_decides_which_sets_are_filled(check: SourceCheck, sets: set[str]):
+def test_the_source_check_decides_which_sets_are_filled(check: SourceCheck, sets: set[str]) -> None:
     wants = desired(replace(CLUSTER, tenants=(replace(RED, source_check=check),))).wants
     filled = {e.set for e in wants if isinstance(e, Element)} & {"check_pods", "pods_of4", "check_nodes"}
     assert filled == sets
 
 
-def test_an_address_is_not_used_before_it_was_probed():
+def test_an_address_is_not_used_before_it_was_probed() -> None:
     snapshot = Snapshot(intent=CLUSTER, facts=MACHINE, ledger=probed(Ledger(), CLUSTER), gateway="")
     fresh = replace(snapshot, ledger=replace(snapshot.ledger, holdings={}))
     found = plan(fresh, DIGEST)
@@ -170,7 +170,7 @@ def test_an_address_is_not_used_before_it_was_probed():
     assert elements(found.wants, "snat4") == {}
 
 
-def test_an_address_that_somebody_else_answers_is_not_claimed_and_the_mac_is_named():
+def test_an_address_that_somebody_else_answers_is_not_claimed_and_the_mac_is_named() -> None:
     conflicts = {ip_address("192.168.55.114"): Mac("52:54:00:aa:01:02")}
     known = probed(Ledger(), CLUSTER)
     holdings = {a: h for a, h in known.holdings.items() if a not in conflicts}
@@ -181,7 +181,7 @@ def test_an_address_that_somebody_else_answers_is_not_claimed_and_the_mac_is_nam
     assert mark_of(CLUSTER, "ns-red") not in {key[0] for key in elements(found.wants, "snat4")}
 
 
-def test_two_tenants_that_want_one_egress_ip_are_told_apart_by_who_holds_it():
+def test_two_tenants_that_want_one_egress_ip_are_told_apart_by_who_holds_it() -> None:
     rival = replace(RED, name="a-rival", egress_ips=RED.egress_ips, identity=RED.identity)
     known = probed(Ledger(), CLUSTER)
     found = desired(replace(CLUSTER, tenants=(rival, BLUE, RED)), ledger=known)
@@ -201,13 +201,13 @@ def test_two_tenants_that_want_one_egress_ip_are_told_apart_by_who_holds_it():
         ("10.132.0.99", "ClusterAddress"),
     ],
 )
-def test_an_address_that_somebody_else_needs_is_refused_with_the_reason(address: str, reason: str):
+def test_an_address_that_somebody_else_needs_is_refused_with_the_reason(address: str, reason: str) -> None:
     found = desired(replace(CLUSTER, tenants=(replace(RED, egress_ips=(ip_address(address),)), BLUE)))
     assert reason in reasons(found)
     assert len(elements(found.wants, "snat4")) == 1, "the other tenant is served"
 
 
-def test_a_foreign_route_to_a_node_subnet_is_named_and_not_overwritten():
+def test_a_foreign_route_to_a_node_subnet_is_named_and_not_overwritten() -> None:
     theirs = Route(dst=ip_network("10.132.0.0/24"), hop=Via(address=ip_address("192.168.99.99"), link=ENP1S0))
     found = desired(CLUSTER, facts=replace(MACHINE, routes=MACHINE.routes | {theirs}))
     assert "ForeignRoute" in reasons(found)
@@ -216,7 +216,7 @@ def test_a_foreign_route_to_a_node_subnet_is_named_and_not_overwritten():
     assert not [r for r in found.wants if isinstance(r, Route) and r.dst == theirs.dst]
 
 
-def test_overlapping_node_subnets_are_named_on_both_nodes_and_get_no_route():
+def test_overlapping_node_subnets_are_named_on_both_nodes_and_get_no_route() -> None:
     twin = replace(N2, subnets=(replace(N2.subnets[0], prefix=ip_network("10.132.0.128/25")),))
     found = desired(replace(CLUSTER, nodes=(N1, twin)))
     about = {f.about for f in found.findings if f.reason == "SubnetOverlap"}
@@ -224,13 +224,13 @@ def test_overlapping_node_subnets_are_named_on_both_nodes_and_get_no_route():
     assert not [r for r in found.wants if isinstance(r, Route) and r.dst.version == 4]
 
 
-def test_a_node_that_is_not_ready_keeps_its_routes_and_says_so():
+def test_a_node_that_is_not_ready_keeps_its_routes_and_says_so() -> None:
     found = desired(replace(CLUSTER, nodes=(replace(N1, ready=False), N2)))
     assert "NodeNotReady" in reasons(found)
     assert ip_network("10.132.0.0/24") in {r.dst for r in found.wants if isinstance(r, Route)}
 
 
-def test_a_default_route_by_the_inner_nic_is_refused_with_the_command_that_mends_it():
+def test_a_default_route_by_the_inner_nic_is_refused_with_the_command_that_mends_it() -> None:
     wrong = Route(dst=ip_network("0.0.0.0/0"), hop=Via(address=ip_address("192.168.99.1"), link=ENP1S0))
     found = desired(CLUSTER, facts=replace(MACHINE, routes=frozenset({wrong})))
     finding = next(f for f in found.findings if f.reason == "DefaultRouteNotOnUplink")
@@ -238,7 +238,7 @@ def test_a_default_route_by_the_inner_nic_is_refused_with_the_command_that_mends
     assert "dev enp7s0" in finding.fix
 
 
-def test_forwarding_is_wanted_per_link_and_ipv6_forwarding_only_when_a_tenant_has_ipv6():
+def test_forwarding_is_wanted_per_link_and_ipv6_forwarding_only_when_a_tenant_has_ipv6() -> None:
     wants = desired(CLUSTER).wants
     assert LinkSetting(link=ENP1S0, setting=Setting.FORWARDING, value=1) in wants
     assert LinkSetting(link=ALL_LINKS, setting=Setting.FORWARDING6, value=1) in wants
@@ -246,7 +246,7 @@ def test_forwarding_is_wanted_per_link_and_ipv6_forwarding_only_when_a_tenant_ha
     assert LinkSetting(link=ALL_LINKS, setting=Setting.FORWARDING6, value=1) not in only4
 
 
-def test_the_lan_passes_only_where_the_machine_was_a_router_before():
+def test_the_lan_passes_only_where_the_machine_was_a_router_before() -> None:
     assert elements(desired(CLUSTER).wants, "passing4") == {}
     settings = {**MACHINE.settings, (ENP1S0, Setting.FORWARDING): 1}
     routed = desired(CLUSTER, facts=replace(MACHINE, settings=settings)).wants
@@ -254,19 +254,19 @@ def test_the_lan_passes_only_where_the_machine_was_a_router_before():
     assert (ENP1S0, Span(first=lan[0], last=lan[-1])) in elements(routed, "passing4")
 
 
-def test_every_wanted_resource_has_a_reason_in_words():
+def test_every_wanted_resource_has_a_reason_in_words() -> None:
     for resource, because in desired(CLUSTER).wants.items():
         assert because.text, resource
         assert because.rule
 
 
-def test_an_intent_without_a_gateway_wants_nothing_and_says_what_to_do():
+def test_an_intent_without_a_gateway_wants_nothing_and_says_what_to_do() -> None:
     found = plan(Snapshot(intent=Intent(), facts=Facts(), ledger=Ledger(), gateway=""), DIGEST)
     assert found.wants == {}
     assert [f.reason for f in found.findings] == ["GatewayUnknown"]
 
 
-def test_the_plan_does_not_depend_on_the_order_of_objects():
+def test_the_plan_does_not_depend_on_the_order_of_objects() -> None:
     turned = replace(
         CLUSTER,
         tenants=CLUSTER.tenants[::-1],
@@ -279,14 +279,14 @@ def test_the_plan_does_not_depend_on_the_order_of_objects():
     assert set[Resource](one.wants) == set[Resource](other.wants)
 
 
-def test_a_host_network_or_finished_pod_is_never_selected():
+def test_a_host_network_or_finished_pod_is_never_selected() -> None:
     ghost = replace(pod("ns-green", "ghost", "10.132.0.8"), finished=True)
     host = replace(pod("ns-green", "host", "192.168.99.21"), host_network=True)
     intent = replace(CLUSTER, tenants=(GREEN_BY_SOURCE,), pods=(*CLUSTER.pods, ghost, host))
     assert set(elements(desired(intent).wants, "id_pod4")) == {(ip_address("10.132.0.7"),)}
 
 
-def test_nothing_of_the_uplink_is_wanted_while_it_is_missing():
+def test_nothing_of_the_uplink_is_wanted_while_it_is_missing() -> None:
     facts = replace(MACHINE, links={ENP1S0: MACHINE.links[ENP1S0]})
     found = desired(CLUSTER, facts=facts)
     assert "LinkMissing" in reasons(found)
