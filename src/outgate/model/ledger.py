@@ -54,6 +54,21 @@ class Resting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A link that somebody else made, and whose traffic is a tenant's: what still comes by its MAC is served until it
+    is silent.
+
+    `packets` is how many unicast packets the link had received when it was last looked at, and `quiet_since_s` (wall
+    clock) since when that has been so. A released one is ours to drop.
+    """
+
+    tenant: str
+    packets: int = -1  # -1: never looked at
+    quiet_since_s: float = 0.0
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The durable facts of one gateway."""
 
@@ -65,6 +80,7 @@ class Ledger:
     subnets_seen: frozenset[Prefix] = frozenset()
     settings_before: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
     addresses_made: frozenset[tuple[LinkName, Address]] = frozenset()  # ours, where the kernel keeps no protocol
+    adopting: Mapping[LinkName, Adoption] = field(default_factory=lambda: MappingProxyType({}))
     quota_used: Mapping[str, tuple[int, float]] = field(
         default_factory=lambda: MappingProxyType({})
     )  # bytes, period start

@@ -46,10 +46,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What time has brought: the wall clock in seconds, and the live flows that still use each retiring address."""
+    """What time has brought: the wall clock in seconds, the live flows that still use each retiring address, and the
+    unicast packets that each link under adoption has received.
+    """
 
     now_s: float
     flows: Mapping[Address, int] = field(default_factory=lambda: MappingProxyType({}))
+    received: Mapping[LinkName, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

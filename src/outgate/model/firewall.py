@@ -1,0 +1,144 @@
+"""What other programs' firewalls say, as far as it can touch a tenant's packet: iptables rules and foreign nftables.
+
+Source of the words: iptables-extensions(8) as `iptables-save` prints them, and libnftables-json(5). Only what a
+decision reads is a field; everything else of a rule is kept as the words it was written in, so that a rule can be shown
+to its owner exactly as he knows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from outgate.model.net import Mark, Prefix
+
+WHOLE_MARK = Mark(0xFFFFFFFF)
+
+
+class Variant(Enum):
+    """Which iptables wrote a rule: the two share a syntax and nothing else, and both may hold rules at once."""
+
+    NFT = "nf_tables"
+    LEGACY = "legacy"
+
+
+def program(version: int, variant: Variant) -> str:
+    """Return the command that shows and changes a family's rules of one variant; plain `iptables` may be either."""
+    return ("iptables" if version == 4 else "ip6tables") + ("-nft" if variant is Variant.NFT else "-legacy")
+
+
+class MarkKind(Enum):
+    """Which mark a rule reads or writes."""
+
+    PACKET = "packet mark"
+    FLOW = "flow mark"  # of connection tracking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkUse:
+    """A rule that reads a mark (does `mark & mask` equal `value`?) or writes one (the bits of `mask` become `value`).
+
+    `bound` are the incoming links it is limited to (as written, a trailing `+` or `*` is a wildcard); empty is all.
+    `effect` is what happens to a packet that a reading rule matches: a verdict or target; `place` is where it stands.
+    """
+
+    kind: MarkKind
+    writes: bool
+    value: Mark
+    mask: Mark
+    place: str
+    effect: str = ""
+    negated: bool = False
+    bound: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedMark:
+    """A value under a mask, as `-m mark --mark` says it; negated by `!`."""
+
+    value: Mark
+    mask: Mark = WHOLE_MARK
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IptablesRule:
+    """One rule of one chain. `number` counts from 1 within its chain, as `iptables -D CHAIN NUMBER` does.
+
+    A match that is negated is not a field but among `more`, in its own words: no decision may take it for its opposite.
+    `line` is the rule exactly as `iptables-save` printed it.
+    """
+
+    version: int  # 4 or 6
+    variant: Variant
+    table: str
+    chain: str
+    number: int
+    line: str
+    incoming: str = ""  # link, with a trailing `+` for "all that begin so"; empty is any
+    outgoing: str = ""
+    src: Prefix | None = None
+    dst: Prefix | None = None
+    mark: MaskedMark | None = None
+    flow_mark: MaskedMark | None = None
+    more: tuple[str, ...] = ()
+    target: str = ""
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where the rule stands, as a person looks it up: `iptables-nft -t nat, POSTROUTING rule 1`."""
+        return f"{program(self.version, self.variant)} -t {self.table}, {self.chain} rule {self.number}"
+
+    def argument(self, name: str) -> str | None:
+        """Return the word behind an argument of the target (`--to-source`), or None."""
+        words = dict(zip(self.arguments, self.arguments[1:], strict=False))
+        return words.get(name)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IptablesChain:
+    """A built-in chain with its policy, or a chain of a user (policy empty)."""
+
+    version: int
+    variant: Variant
+    table: str
+    name: str
+    policy: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as a person looks it up: `iptables-legacy -t filter, FORWARD`."""
+        return f"{program(self.version, self.variant)} -t {self.table}, {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NftChain:
+    """A base chain of somebody else's nftables table. Lower priority runs first; iptables' own tables are left out."""
+
+    family: str
+    table: str
+    name: str
+    type: str
+    hook: str
+    priority: int
+    policy: str = "accept"
+
+    def __str__(self) -> str:
+        return f"nft table {self.family} {self.table}, chain {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firewall:
+    """All that other programs hold. `unread` says of each part that was not read why, in a sentence: it is not known to
+    be empty.
+    """
+
+    rules: tuple[IptablesRule, ...] = ()
+    chains: tuple[IptablesChain, ...] = ()
+    nft_chains: tuple[NftChain, ...] = ()
+    marks: tuple[MarkUse, ...] = ()
+    unread: tuple[str, ...] = ()
