@@ -1,1 +1,1 @@
-"""Allocations and recorded old values on disk, written atomically and versioned."""
+"""What must outlive the program: the ledger and a few small documents on disk, written atomically and versioned."""
