@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
 from typing import NewType, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -217,6 +218,9 @@ class Setting(Enum):
 
 
 ALL_LINKS = LinkName("all")
+TENANT_LINK_SETTINGS = MappingProxyType(
+    {Setting.ARP_IGNORE: 1, Setting.ARP_ANNOUNCE: 2, Setting.RP_FILTER: 2, Setting.FORWARDING: 1}
+)  # part of what a tenant's link is, never resources of their own: it answers for its own address only, and forwards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
