@@ -18,7 +18,7 @@ from outgate.control.loop import Loop, Readable
 from outgate.control.round import Asked, Decided, World, decide, findings_of, settle
 from outgate.model.errors import NotReady, OutgateError, Refused, Unreachable
 from outgate.model.flow import Flow
-from outgate.model.intent import Intent
+from outgate.model.intent import Announce, Intent
 from outgate.model.ledger import Holding, Ledger
 from outgate.model.net import TENANT_MASK, Address, Mac, Mark
 from outgate.model.ruleset import Element, Table
@@ -70,8 +70,8 @@ class Flows(Protocol):
 class Neighbours(Protocol):
     """What is said and asked on the links."""
 
-    def probe(self, probes: Iterable[Probe], verdict: Callable[[Probe, Mac | None], None]) -> None:
-        """Probe addresses that are not being probed; call back with the MAC that answered, or None."""
+    def probe(self, probes: Iterable[Probe], how: Announce, verdict: Callable[[Probe, Mac | None], None]) -> None:
+        """Probe exactly these addresses; call back with the MAC that answered, or None when nobody did."""
 
     def announce(self, decided: Decided, made: Iterable[Resource]) -> None:
         """Announce the addresses among the resources that were made, and keep announcing all that are held."""
@@ -136,6 +136,7 @@ class Daemon:
     def want(self, reason: str) -> None:
         """Ask for a round; it runs when the pending callbacks are done."""
         self._reasons.add(reason)
+        self.loop.at("round", self.loop.now_s(), lambda: None)  # wake up, whoever asks
 
     def override(self, intent: Intent | None, *, sure: bool = False) -> None:
         """Put an applied intent in force instead of the source's, or end that with None."""
@@ -174,7 +175,8 @@ class Daemon:
         self.ledger, self._sure = decided.ledger, False
         self._end_flows(decided, outcome, reasons)
         self.parts.neighbours.announce(decided, outcome.changes.make)
-        self.parts.neighbours.probe(decided.desired.probes, self._verdict)
+        if decided.claims is not None:
+            self.parts.neighbours.probe(decided.desired.probes, decided.claims.gateway.announce, self._verdict)
         self._schedule(decided, outcome)
         self._account(decided, outcome, self.loop.now_s() - started, drift=drift)
 
@@ -219,6 +221,13 @@ class Daemon:
             holdings = MappingProxyType({**self.ledger.holdings, probe.address: held})
             self.ledger = replace(self.ledger, holdings=holdings)
         self.want("probe")
+
+    def claimed(self, address: Address, mac: Mac) -> None:
+        """Take notice that somebody else claims an address which is held: a condition, never a fight."""
+        self._conflicts[address] = mac
+        again = self.loop.now_s() + PROBE_AGAIN_S
+        self.loop.at(f"conflict {address}", again, lambda: self._forget_conflict(address))
+        self.want("conflict")
 
     def _is_egress(self, probe: Probe) -> bool:
         claims = self.report.decided.claims if self.report.decided else None

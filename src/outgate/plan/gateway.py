@@ -131,7 +131,12 @@ def _tenant_findings(snapshot: Snapshot, given: TenantFacts, decided: Claims) ->
     for claim in claimed:
         mac = snapshot.facts.conflicts.get(claim.address)
         if mac is not None:
-            text = f"{claim.address} is answered by {mac} on {claim.link}: it is not claimed"
+            state = (
+                "claimed by both; outgate keeps it and does not fight"
+                if _held(snapshot, claim)
+                else "it is not claimed"
+            )
+            text = f"{claim.address} is answered by {mac} on {claim.link}: {state}"
             yield Finding(
                 "AddressConflict",
                 about,

@@ -1,0 +1,5 @@
+"""`python -m outgate` is the command `outgate`."""
+
+from outgate.cli.main import main
+
+main()

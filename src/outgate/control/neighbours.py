@@ -1,0 +1,157 @@
+"""What is said and asked on the links: probes before a first claim, announcements after, and an ear for others who
+claim the same.
+
+Joins the rooms: addresses and MACs come from a round, frames go out by `systems.wire`, times from the loop. A tenant's
+next hop is announced through its parent NIC with the tenant's MAC; an egress IP with the uplink's own MAC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+
+from outgate.control.announce import Schedule
+from outgate.control.loop import Loop
+from outgate.control.round import Decided
+from outgate.model.errors import Unreachable
+from outgate.model.intent import Announce, AnnounceMethod
+from outgate.model.net import Address, Link, LinkAddress, LinkName, Mac, TenantLink
+from outgate.model.state import Probe, Resource
+from outgate.systems.wire.announce import Announcer
+from outgate.systems.wire.frames import Announcement
+from outgate.systems.wire.probe import Prober
+
+Verdict = Callable[[Probe, Mac | None], None]
+
+
+class LinkNeighbours:
+    """The neighbours of one gateway machine. `claimed` is called when somebody else claims an address that is held."""
+
+    def __init__(self, loop: Loop, claimed: Callable[[Address, Mac], None]) -> None:
+        self._loop = loop
+        self._claimed = claimed
+        self._announcer = Announcer()
+        self._schedule = Schedule()
+        self._rate = Announce().rate_per_s
+        self._probers: dict[LinkName, Prober] = {}
+        self._asked: dict[Address, tuple[Probe, Verdict]] = {}
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._announcer.close()
+        for link in list(self._probers):
+            self._drop(link)
+
+    def probe(self, probes: Iterable[Probe], how: Announce, verdict: Verdict) -> None:
+        """Probe exactly these addresses; those that are being probed go on, others are given up."""
+        wanted = {probe.address: probe for probe in probes}
+        for address in [address for address in self._asked if address not in wanted]:
+            probe, _ = self._asked.pop(address)
+            if probe.link in self._probers:
+                self._probers[probe.link].stop([address])
+        fresh = [probe for address, probe in wanted.items() if address not in self._asked]
+        if how.probes == 0 or how.method is AnnounceMethod.NONE:
+            for probe in fresh:
+                verdict(probe, None)
+            return
+        for link in {probe.link for probe in fresh}:
+            prober = self._prober(link, how)
+            if prober is None:
+                continue  # the link is not there: the next round wants the probe again
+            mine = [probe for probe in fresh if probe.link == link]
+            self._asked.update((probe.address, (probe, verdict)) for probe in mine)
+            prober.start((probe.address for probe in mine), self._loop.now_s())
+            self._tick(link)
+
+    def announce(self, decided: Decided, made: Iterable[Resource]) -> None:
+        """Announce what is held, beginning with what was made just now; listen for others who claim it."""
+        if decided.claims is None:
+            return
+        how = decided.claims.gateway.announce
+        held = dict(_announcements(decided.desired.wants, decided.snapshot.facts.links))
+        if how.method is AnnounceMethod.NONE:
+            held = {}
+        if how.rate_per_s != self._rate:
+            self._rate, self._schedule = how.rate_per_s, Schedule(how.rate_per_s)
+        fresh = [held[resource] for resource in made if isinstance(resource, LinkAddress) and resource in held]
+        remade = {resource.name for resource in made if isinstance(resource, TenantLink)}
+        fresh += [said for resource, said in held.items() if resource.link in remade and said not in fresh]
+        self._schedule.hold(held.values(), made=fresh, now_s=self._loop.now_s())
+        self._listen(held.values(), how)
+        self._send()
+
+    def _listen(self, held: Iterable[Announcement], how: Announce) -> None:
+        by_link: dict[LinkName, list[Announcement]] = {}
+        for said in held:
+            by_link.setdefault(said.link, []).append(said)
+        for link, mine in by_link.items():
+            prober = self._prober(link, how)
+            if prober is not None:
+                prober.hold([said.address for said in mine], {said.mac for said in mine})
+
+    def _send(self) -> None:
+        now_s = self._loop.now_s()
+        with suppress(Unreachable):  # a NIC is down: the repeats and the reminders come again
+            self._announcer.send(self._schedule.due(now_s))
+        self._loop.at("announce", self._schedule.next_s(), self._send)
+
+    def _prober(self, link: LinkName, how: Announce) -> Prober | None:
+        prober = self._probers.get(link)
+        if prober is None:
+            try:
+                prober = Prober(link, probes=max(1, how.probes), interval_s=how.probe_interval_s)
+            except Unreachable:
+                return None
+            self._probers[link] = prober
+            self._loop.watch(prober, lambda: self._hear(link))
+        return prober
+
+    def _hear(self, link: LinkName) -> None:
+        try:
+            conflicts = self._probers[link].receive()
+        except Unreachable:
+            self._drop(link)
+            return
+        for conflict in conflicts:
+            asked = self._asked.pop(conflict.address, None)
+            if asked is not None:
+                asked[1](asked[0], conflict.mac)
+            else:
+                self._claimed(conflict.address, conflict.mac)
+
+    def _tick(self, link: LinkName) -> None:
+        prober = self._probers.get(link)
+        if prober is None:
+            return
+        try:
+            ticked = prober.tick(self._loop.now_s())
+        except Unreachable:
+            self._drop(link)
+            return
+        self._loop.at(f"probe {link}", ticked.next_s, lambda: self._tick(link))
+        for address in ticked.free:
+            asked = self._asked.pop(address, None)
+            if asked is not None:
+                asked[1](asked[0], None)
+
+    def _drop(self, link: LinkName) -> None:
+        """Forget a link that is gone, and what was asked on it; the next round asks again."""
+        prober = self._probers.pop(link)
+        self._loop.at(f"probe {link}", None, lambda: None)
+        self._loop.forget(prober)
+        prober.close()
+        self._asked = {address: asked for address, asked in self._asked.items() if asked[0].link != link}
+
+
+def _announcements(
+    wants: Iterable[Resource], links: Mapping[LinkName, Link]
+) -> Iterator[tuple[LinkAddress, Announcement]]:
+    """Yield every wanted address with how it is announced; an uplink whose MAC is unknown announces nothing."""
+    addresses = [resource for resource in wants if isinstance(resource, LinkAddress)]
+    tenants = {resource.name: resource for resource in wants if isinstance(resource, TenantLink)}
+    for resource in addresses:
+        tenant, link = tenants.get(resource.link), links.get(resource.link)
+        if tenant is not None:
+            yield resource, Announcement(link=tenant.parent, address=resource.address, mac=tenant.mac)
+        elif link is not None and link.mac is not None:
+            yield resource, Announcement(link=link.name, address=resource.address, mac=link.mac)

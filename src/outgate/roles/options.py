@@ -1,0 +1,23 @@
+"""Where a role finds its input and keeps its state. Read by the command line, used by the wiring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFESTS = Path("/etc/outgate")
+STATE = Path("/var/lib/outgate")
+RUN = Path("/run/outgate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """The settings of a gateway. `name` is the EgressGateway this machine is; empty means the only one there is."""
+
+    manifests: Path = MANIFESTS
+    state: Path = STATE
+    run: Path = RUN
+    instance: str = "gateway"
+    name: str = ""
+    metrics: str = ""  # ADDRESS:PORT; empty is off
+    sure: bool = False  # the user's --yes
