@@ -22,7 +22,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 Result: TypeAlias = dict[str, Any]
@@ -62,7 +62,7 @@ def udp(address: str, port: int = _UDP_PORT, count: int = 20, interval_s: float 
             flow.send()
             flow.receive(interval_s)
         end = time.monotonic() + _LINGER_S
-        while flow.answered < flow.sent and (left := end - time.monotonic()) > 0:
+        while flow.heard < flow.sent and (left := end - time.monotonic()) > 0:
             flow.receive(min(left, 0.01))
         report = flow.report()
     return {key: report[key] for key in ("sent", "answered", "sources", "errors")}
@@ -125,6 +125,11 @@ class Flow:
             if time.monotonic() >= end:
                 return
 
+    @property
+    def heard(self) -> int:
+        """Messages of which the end is known: answered, or met by an error."""
+        return self.answered + sum(self._errors.values())
+
     def report(self) -> Result:
         """Return what happened so far."""
         return {
@@ -173,6 +178,11 @@ class Service:
         self._writing = threading.Lock()
         self._flows: dict[int, tuple[Flow, threading.Event]] = {}
 
+    def serve(self, lines: Iterable[str]) -> None:
+        """Obey the commands of a stream until it ends. What is not done then is not waited for."""
+        for line in lines:
+            self.obey(json.loads(line))
+
     def obey(self, command: Mapping[str, Any]) -> None:
         """Start one command. `look` and `stop` are done when this returns."""
         parameters = dict(command)
@@ -218,9 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line; 1 says that nobody answered."""
     deed, *rest = sys.argv[1:] if arguments is None else arguments
     if deed == "serve":
-        service = Service()
-        for line in sys.stdin:
-            service.obey(json.loads(line))
+        Service().serve(sys.stdin)
         sys.stdout.flush()
         os._exit(0)  # threads may still wait for the network; nobody waits for them
     return _once(deed, rest)

@@ -14,7 +14,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,14 +34,17 @@ _LOG = "server.log"
 class Kept:
     """What `up` made and `down` will undo. Namespaces by their published names."""
 
+    prefix: str  # of the published names
     namespaces: tuple[str, ...]
     manifests: tuple[str, ...] = ()  # paths
     server: int = 0  # process id
     server_started: int = 0  # clock ticks after boot: a process id alone may belong to somebody else by now
 
 
-def up(place: Path = PLACE, *, nodes: int = 2, pods_per_namespace: int = 1) -> Kept:
+def up(place: Path = PLACE, *, prefix: str = PREFIX, nodes: int = 2, pods_per_namespace: int = 1) -> Kept:
     """Build a laboratory that stays, and return what was made. Its pods are steered as its manifests say.
+
+    Several may be up at once, if each has a place and a prefix of its own.
 
     Raises:
         FileExistsError: one is up already.
@@ -51,17 +54,17 @@ def up(place: Path = PLACE, *, nodes: int = 2, pods_per_namespace: int = 1) -> K
         raise FileExistsError(f"a laboratory is up already, as {place / _RECORD} says; `outgate lab down` ends it")
     with Laboratory(nodes=nodes, pods_per_namespace=pods_per_namespace, bare=True) as lab:
         lab.steer_all()
-        kept = Kept(namespaces=tuple(PREFIX + net.name for net in lab.nets))
+        kept = Kept(prefix=prefix, namespaces=tuple(prefix + net.name for net in lab.nets))
         place.mkdir(parents=True, exist_ok=True)
         _write(place, kept)  # before anything is published: what is cut short can still be undone
         try:
             for net in lab.nets:
-                net.publish(PREFIX + net.name)
+                net.publish(prefix + net.name)
             manifests = Manifests(place / "manifests")
             manifests.put_all(lab)
             server = _serve(lab.ext, place / _LOG)
-            kept = Kept(
-                namespaces=kept.namespaces,
+            kept = replace(
+                kept,
                 manifests=tuple(str(file) for file in sorted(manifests.directory.iterdir())),
                 server=server,
                 server_started=_started(server),
@@ -86,7 +89,7 @@ def down(place: Path = PLACE) -> dict[int, str]:
         os.kill(kept.server, signal.SIGKILL)
         _wait_for_end(kept.server)
     published = [name for name in kept.namespaces if (_PUBLISHED / name).exists()]
-    left = _inside({(_PUBLISHED / name).stat().st_ino: name.removeprefix(PREFIX) for name in published})
+    left = _inside({(_PUBLISHED / name).stat().st_ino: name.removeprefix(kept.prefix) for name in published})
     for name in published:
         withdraw(name)
     for file in (*map(Path, kept.manifests), place / _LOG, place / _RECORD):
@@ -104,12 +107,14 @@ def shell(name: str, place: Path = PLACE) -> NoReturn:
         FileNotFoundError: no laboratory is up.
         LookupError: it has no such namespace; the message lists those it has.
     """
-    known = read(place).namespaces
-    full = PREFIX + name.removeprefix(PREFIX).replace("/", "-")
-    if full not in known:
-        raise LookupError(f"no namespace {name!r}; there are {', '.join(one.removeprefix(PREFIX) for one in known)}")
+    kept = read(place)
+    short = name.removeprefix(kept.prefix).replace("/", "-")
+    full = kept.prefix + short
+    if full not in kept.namespaces:
+        known = ", ".join(one.removeprefix(kept.prefix) for one in kept.namespaces)
+        raise LookupError(f"no namespace {name!r}; there are {known}")
     program = os.environ.get("SHELL", "/bin/sh")
-    os.environ["OUTGATE_LAB"] = full.removeprefix(PREFIX)
+    os.environ["OUTGATE_LAB"] = short
     os.execvp("nsenter", ("nsenter", f"--net={_PUBLISHED / full}", "--", program))
 
 
@@ -124,6 +129,7 @@ def read(place: Path = PLACE) -> Kept:
     except FileNotFoundError:
         raise FileNotFoundError(f"no laboratory is up: there is no {place / _RECORD}") from None
     return Kept(
+        prefix=record["prefix"],
         namespaces=tuple(record["namespaces"]),
         manifests=tuple(record["manifests"]),
         server=record["server"],
