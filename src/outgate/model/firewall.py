@@ -38,8 +38,10 @@ class MarkKind(Enum):
 class MarkUse:
     """A rule that reads a mark (does `mark & mask` equal `value`?) or writes one (the bits of `mask` become `value`).
 
-    `bound` are the incoming links it is limited to (as written, a trailing `+` or `*` is a wildcard); empty is all.
-    `effect` is what happens to a packet that a reading rule matches: a verdict or target; `place` is where it stands.
+    What is not known statically (a mark taken from a map, or compared with a set) is taken at its widest: it reads with
+    mask 0, which every mark satisfies, and writes all bits. `hook` and `priority` are those of its base chain; a chain
+    that is only jumped to has none. `incoming` are the links it is limited to, wildcards as written; empty is all.
+    `effect` is what happens to the packet: a verdict or target. `conditional`: it asks for more than marks and links.
     """
 
     kind: MarkKind
@@ -47,9 +49,12 @@ class MarkUse:
     value: Mark
     mask: Mark
     place: str
+    hook: str = ""
+    priority: int = 0
+    incoming: tuple[str, ...] = ()
     effect: str = ""
     negated: bool = False
-    bound: tuple[str, ...] = ()
+    conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,35 +105,43 @@ class IptablesRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IptablesChain:
-    """A built-in chain with its policy, or a chain of a user (policy empty)."""
+class BaseChain:
+    """A base chain of somebody else, iptables' and nftables' alike. Lower priority runs first.
 
-    version: int
-    variant: Variant
-    table: str
-    name: str
-    policy: str = ""
+    `refuses`: what no rule decides is dropped, by the chain's policy or by a last rule that asks for nothing.
+    """
 
-    @property
-    def place(self) -> str:
-        """Where it stands, as a person looks it up: `iptables-legacy -t filter, FORWARD`."""
-        return f"{program(self.version, self.variant)} -t {self.table}, {self.name}"
+    place: str
+    hook: str
+    priority: int
+    refuses: bool = False
+    accepts: tuple[Acceptance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NftChain:
-    """A base chain of somebody else's nftables table. Lower priority runs first; iptables' own tables are left out."""
+class Acceptance:
+    """What a rule of a base chain lets pass without asking for more than this; empty words are any."""
 
-    family: str
-    table: str
-    name: str
-    type: str
-    hook: str
+    incoming: str = ""
+    outgoing: str = ""
+    mark: MaskedMark | None = None
+    flow_mark: MaskedMark | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceNat:
+    """A rule of somebody else that gives packets another source when they leave. Empty words and None are any.
+
+    `conditional`: it asks for more than these words say, so it may match less.
+    """
+
+    place: str
     priority: int
-    policy: str = "accept"
-
-    def __str__(self) -> str:
-        return f"nft table {self.family} {self.table}, chain {self.name}"
+    src: Prefix | None = None
+    incoming: str = ""
+    outgoing: str = ""
+    mark: MaskedMark | None = None
+    conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +150,8 @@ class Firewall:
     be empty.
     """
 
-    rules: tuple[IptablesRule, ...] = ()
-    chains: tuple[IptablesChain, ...] = ()
-    nft_chains: tuple[NftChain, ...] = ()
+    rules: tuple[IptablesRule, ...] = ()  # of both iptables variants
+    chains: tuple[BaseChain, ...] = ()
+    nats: tuple[SourceNat, ...] = ()
     marks: tuple[MarkUse, ...] = ()
     unread: tuple[str, ...] = ()
