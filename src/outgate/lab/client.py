@@ -28,7 +28,8 @@ from typing import Any, TypeAlias
 Result: TypeAlias = dict[str, Any]
 
 _PAGE_PORT, _UDP_PORT, _ECHO_PORT = 8080, 5000, 7000  # as outgate.lab.server listens
-_LINGER_S = 0.3  # how long answers to the last datagrams are awaited
+_LINGER_S = 0.3  # how long a silence ends the wait for answers to the last datagrams
+_RCVBUFFORCE = 33  # SO_RCVBUFFORCE of asm-generic/socket.h; without it 300 waiting answers overflow the socket
 _HEAD_LIMIT = 4096  # of a page that is no longer than a source address
 
 
@@ -61,9 +62,11 @@ def udp(address: str, port: int = _UDP_PORT, count: int = 20, interval_s: float 
                 flow.open()
             flow.send()
             flow.receive(interval_s)
-        end = time.monotonic() + _LINGER_S
-        while flow.heard < flow.sent and (left := end - time.monotonic()) > 0:
-            flow.receive(min(left, 0.01))
+        heard, end = -1, 0.0
+        while flow.heard < flow.sent and (flow.heard > heard or time.monotonic() < end):
+            if flow.heard > heard:
+                heard, end = flow.heard, time.monotonic() + _LINGER_S
+            flow.receive(0.005)
         report = flow.report()
     return {key: report[key] for key in ("sent", "answered", "sources", "errors")}
 
@@ -94,6 +97,8 @@ class Flow:
         family = socket.AF_INET6 if ":" in self._target[0] else socket.AF_INET
         self._socket = socket.socket(family, self._kind)
         self._sockets[self._socket.fileno()] = self._socket
+        if self._kind == socket.SOCK_DGRAM:
+            self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 1 << 22)
         self._socket.settimeout(2.0)
         self._socket.connect(self._target)
         self._socket.setblocking(False)
