@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
@@ -21,6 +20,7 @@ from outgate.lab.addresses import INNER4, INNER6, INNER_LINK, INNER_MAC, OUTSIDE
 from outgate.lab.namespace import Namespace, python_module
 from outgate.lab.outside import Server, SourceCounter
 from outgate.lab.topology import Laboratory, two_hosts
+from outgate.lab.waiting import eventually
 
 BLUE, RED = "ns-blue", "ns-red"
 NEXT_HOP4, TENANT_MAC = IPv4Address("192.168.99.13"), "02:e6:00:00:00:01"
@@ -50,14 +50,6 @@ def forwarding() -> Iterator[Laboratory]:
         for tenant in made.tenants:
             made.steer(tenant.namespace, INNER4, INNER6)
         yield made
-
-
-def eventually(condition: Callable[[], object], *, within_s: float = 10.0) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never came to hold"
-        time.sleep(0.01)
 
 
 def own_address(pod_v4: Address, pod_v6: Address, outside: Address) -> Address:
@@ -184,16 +176,19 @@ def test_a_held_flow_lives_on_and_says_when_it_was_not_answered(forwarding: Labo
     forwarding.open_inbound()
     agent = forwarding.pod(BLUE).agent
     flows = [agent.hold(OUTSIDE4, interval_s=0.01), agent.hold(OUTSIDE6, kind="udp", interval_s=0.01)]
-    eventually(lambda: all(flow.look().answered > 5 for flow in flows))
+    eventually(lambda: all(flow.look().answered > 5 for flow in flows), "both flows are answered")
 
     forwarding.gw.sysctl("net/ipv4/ip_forward", 0)
     forwarding.gw.sysctl("net/ipv6/conf/all/forwarding", 0)
-    eventually(lambda: all(flow.look().gap_ms > 300 for flow in flows))
+    eventually(lambda: all(flow.look().gap_ms > 300 for flow in flows), "neither flow is answered")
     before = [flow.look().answered for flow in flows]
 
     forwarding.gw.sysctl("net/ipv4/ip_forward", 1)
     forwarding.gw.sysctl("net/ipv6/conf/all/forwarding", 1)
-    eventually(lambda: all(flow.look().answered > count for flow, count in zip(flows, before, strict=True)))
+    eventually(
+        lambda: all(flow.look().answered > count for flow, count in zip(flows, before, strict=True)),
+        "both flows are answered again",
+    )
     tcp, udp = (flow.stop() for flow in flows)
     assert tcp.alive
     assert tcp.errors == {}
@@ -265,7 +260,7 @@ def test_the_client_is_a_program_too(forwarding: Laboratory) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as child:
-        eventually(lambda: forwarding.outside.seen().get(pod.v4, 0) > 80)
+        eventually(lambda: forwarding.outside.seen().get(pod.v4, 0) > 80, "the flow is under way")
         report = json.loads(child.communicate()[0])
     assert report["answered"] > 0
 

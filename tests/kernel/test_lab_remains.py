@@ -11,8 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from outgate.lab.addresses import INNER4, OUTSIDE4
 from outgate.lab.manifests import Manifests
 from outgate.lab.namespace import Namespace
 from outgate.lab.topology import Laboratory
+from outgate.lab.waiting import eventually
 
 PUBLISHED = Path("/run/netns")
 PREFIX = f"og-test-{os.getpid()}-"  # several runs of these tests may share the machine
@@ -48,14 +48,6 @@ with Laboratory() as lab:
     print(json.dumps({"pids": pids, "namespaces": len(lab.nets)}), flush=True)
     time.sleep(1000)
 """
-
-
-def eventually(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never came to hold"
-        time.sleep(0.01)
 
 
 def runs(pid: int) -> bool:
@@ -98,8 +90,8 @@ def test_nothing_remains_however_the_owner_ends(observer: Namespace, how: signal
         assert all(runs(pid) for pid in built["pids"])
         owner.send_signal(how)
         owner.wait()
-    eventually(lambda: not links(observer))
-    eventually(lambda: not any(runs(pid) for pid in built["pids"]))
+    eventually(lambda: not links(observer), "every namespace is gone", within_s=20)
+    eventually(lambda: not any(runs(pid) for pid in built["pids"]), "every process has ended", within_s=20)
 
 
 def test_closing_ends_every_process_and_every_namespace(observer: Namespace) -> None:
@@ -113,7 +105,7 @@ def test_closing_ends_every_process_and_every_namespace(observer: Namespace) -> 
         assert all(runs(pid) for pid in pids)
     assert not any(runs(pid) for pid in pids)
     assert PREFIX + "gw" not in published()
-    eventually(lambda: not links(observer))
+    eventually(lambda: not links(observer), "every namespace is gone", within_s=20)
 
 
 def test_a_forked_child_that_closes_the_laboratory_ends_nothing(observer: Namespace) -> None:
@@ -173,7 +165,7 @@ def test_what_a_user_left_in_a_kept_laboratory_is_named_and_left_alone(place: Pa
     mine = place / "manifests" / "mine.yaml"
     mine.write_text("kind: List\n")
     with subprocess.Popen(("ip", "netns", "exec", PREFIX + "gw", "sleep", "1000")) as program:
-        eventually(lambda: Path(f"/proc/{program.pid}/comm").read_text() == "sleep\n")
+        eventually(lambda: Path(f"/proc/{program.pid}/comm").read_text() == "sleep\n", "the program runs")
         assert keep.down(place) == {program.pid: "gw"}
         assert runs(program.pid)
         program.kill()
