@@ -51,6 +51,14 @@ class Overrun(NotReady):
     """Messages were lost because the receive buffer was full (ENOBUFS); only a full reading tells the truth now."""
 
 
+class Denied(Refused):
+    """The kernel said no to one request; `errno` says why for programs, `words` for people."""
+
+    def __init__(self, change: str, code: int, words: str) -> None:
+        super().__init__(change, words)
+        self.errno = code
+
+
 class Header(NamedTuple):
     """The header of a message. `port` of an event names the socket whose request caused it (0: the kernel itself)."""
 
@@ -90,7 +98,7 @@ def header(message: memoryview) -> Header:
     return Header._make(_HEADER.unpack_from(message))
 
 
-def spans(message: memoryview, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+def spans(message: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
     """Yield (type without its flag bits, start, end) of the content of each attribute between two places."""
     at, stop = start, len(message) if end is None else end
     while at + 4 <= stop:
@@ -181,7 +189,7 @@ class NetlinkSocket:
 
         Raises:
             DumpInterrupted: at the end; read again.
-            Refused: with the kernel's words.
+            Denied: with the kernel's words.
         """
         for datagram in self.datagrams(request):
             yield from messages(datagram)
@@ -190,7 +198,7 @@ class NetlinkSocket:
         """Send one request that is no dump, and return what it is answered with (nothing, for most).
 
         Raises:
-            Refused: with the kernel's words.
+            Denied: with the kernel's words.
         """
         return [message for datagram in self.datagrams(request, flags=ACK) for message in messages(datagram)]
 
@@ -199,7 +207,7 @@ class NetlinkSocket:
 
         Raises:
             DumpInterrupted: at the end; read again.
-            Refused: with the kernel's words.
+            Denied: with the kernel's words.
         """
         self._seq += 1
         size, kind, asked, _, _ = _HEADER.unpack_from(request)
@@ -219,7 +227,7 @@ class NetlinkSocket:
             if at:
                 yield datagram[:at]
         if code:
-            raise Refused(change, words)
+            raise Denied(change, code, words)
         if seen & _DUMP_INTR:
             raise DumpInterrupted(f"{change}: the table changed while it was read")
 

@@ -1,0 +1,71 @@
+"""What the last reading left behind: parsed messages by their bytes, and the kernel's own handles of what was read.
+
+A dump of 100,000 routes is 7 MB that are the same every time but for a few messages. Who remembers each message by its
+bytes parses only what is new, and hands out the same values again, which compare fast because they are identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from outgate.model.net import Address, LinkName, NextHop, Route, Rule, Setting, TenantLink
+from outgate.model.state import Reading
+from outgate.systems.kernel.parse import Names, SeenAddress, SeenLink, SeenNexthop
+from outgate.systems.netlink import payloads
+
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(slots=True)
+class Shelf(Generic[Parsed]):
+    """What one dump said the last time: its payloads in their order, and what each of them means."""
+
+    order: list[bytes] = field(default_factory=list)
+    parsed: dict[bytes, Parsed] = field(default_factory=dict)
+
+    def refresh(self, datagrams: Iterable[bytes], parse: Callable[[bytes], Parsed]) -> bool:
+        """Take a new dump and return whether it says anything else. Parse only payloads that were not there before."""
+        order: list[bytes] = []
+        same = True
+        for datagram in datagrams:
+            found = payloads(datagram)
+            known = self.order[len(order) : len(order) + len(found)]
+            same = same and known == found
+            order += known if same else found
+        if same and len(order) == len(self.order):
+            return False
+        known_as = self.parsed
+        self.parsed = {payload: known_as[payload] if payload in known_as else parse(payload) for payload in order}
+        self.order = order
+        return True
+
+    def forget(self, payloads: Iterable[bytes] | None = None) -> None:
+        """Forget what some payloads mean, or all: what they refer to has changed."""
+        if payloads is None:
+            self.parsed = {}
+        else:
+            for payload in payloads:
+                self.parsed.pop(payload, None)
+        self.order = []
+
+
+@dataclass(slots=True)
+class Cache:
+    """The memory of `read`, from which `write` takes the kernel's handles. One per network namespace; starts empty."""
+
+    links: Shelf[SeenLink] = field(default_factory=Shelf)
+    addresses: Shelf[SeenAddress] = field(default_factory=Shelf)
+    nexthops: Shelf[SeenNexthop] = field(default_factory=Shelf)
+    routes: dict[int, Shelf[Route | tuple[Route, ...]]] = field(default_factory=lambda: {4: Shelf(), 6: Shelf()})
+    rules: Shelf[tuple[bool, Rule] | None] = field(default_factory=Shelf)
+    settings_of_all: dict[Setting, int] = field(default_factory=dict)  # those of the pseudo link `all`
+    names: Names = field(default_factory=lambda: Names(links={}))
+    tenants: dict[bytes, TenantLink] = field(default_factory=dict)  # links of ours, by the payload that shows them
+    ours: dict[tuple[LinkName, Address], list[SeenAddress]] = field(default_factory=dict)  # addresses of ours
+    indexes: dict[LinkName, int] = field(default_factory=dict)  # of all links; `write` adds those it makes
+    hops_made: set[NextHop] = field(default_factory=set)  # next hops of routes that were made since the reading
+    has_nexthops: bool = False  # whether the kernel knows nexthop objects (since Linux 5.3)
+    reading: Reading | None = None
+    recorded: frozenset[tuple[LinkName, Address]] = frozenset()

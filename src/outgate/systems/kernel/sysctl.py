@@ -1,0 +1,39 @@
+"""Link settings that netlink does not write: those of IPv6, and those of the pseudo link `all`.
+
+Source: `Documentation/networking/ip-sysctl.rst` of the kernel. /proc/sys/net shows the network namespace of the calling
+thread, whatever the mount was made in. A name of a link can hold no "/", and none is "." or ".."
+(`dev_valid_name`), so a name is always one path component.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from outgate.model.net import ALL_LINKS, LinkName, Setting
+
+_ROOT = "/proc/sys/net"
+
+
+def read_all() -> dict[Setting, int]:
+    """Return the settings of the pseudo link `all`; those of IPv6 are missing where the kernel has none."""
+    found = {}
+    for setting in Setting:
+        try:
+            found[setting] = int(_path(ALL_LINKS, setting).read_text(encoding="ascii"))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def write(link: LinkName, setting: Setting, value: int) -> str:
+    """Set one value. Return "" when it was taken, else the kernel's words."""
+    try:
+        _path(link, setting).write_text(f"{value}\n", encoding="ascii")
+    except OSError as error:
+        return f"{error.strerror}: {_path(link, setting)}"
+    return ""
+
+
+def _path(link: LinkName, setting: Setting) -> Path:
+    family, key = setting.value.split("/")
+    return Path(f"{_ROOT}/{family}/conf/{link}/{key}")
