@@ -46,12 +46,23 @@ class Span:
         return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Via:
-    """Next hop: a router with an address on a link."""
+    """Next hop: a router with an address on a link. It compares by `_key`, for the reason that `Route` gives."""
 
     address: Address
     link: LinkName
+    _key: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        key = b"v%d " % self.address.version + self.address.packed + self.link.encode()
+        object.__setattr__(self, "_key", key)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key == other._key if isinstance(other, Via) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     def __str__(self) -> str:
         return f"via {self.address} dev {self.link}"
@@ -121,7 +132,7 @@ def _hop_key(hop: NextHop) -> bytes:
     """Return bytes that only equal next hops share."""
     match hop:
         case Via():
-            return b"v%d " % hop.address.version + hop.address.packed + hop.link.encode()
+            return hop._key
         case OnLink():
             return b"l" + hop.link.encode()
         case Discard():
