@@ -6,7 +6,7 @@ bytes parses only what is new, and hands out the same values again, which compar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -23,12 +23,13 @@ class Shelf(Generic[Parsed]):
     """What one dump said the last time: its payloads in their order, and what each of them means."""
 
     order: list[bytes] = field(default_factory=list)
-    parsed: dict[bytes, Parsed] = field(default_factory=dict)
+    values: list[Parsed] = field(default_factory=list)
+    stale: bool = False
 
     def refresh(self, datagrams: Iterable[bytes], parse: Callable[[bytes], Parsed]) -> bool:
         """Take a new dump and return whether it says anything else. Parse only payloads that were not there before."""
         order: list[bytes] = []
-        same = True
+        same = not self.stale
         for datagram in datagrams:
             found = payloads(datagram)
             known = self.order[len(order) : len(order) + len(found)]
@@ -36,19 +37,21 @@ class Shelf(Generic[Parsed]):
             order += known if same else found
         if same and len(order) == len(self.order):
             return False
-        known_as = self.parsed
-        self.parsed = {payload: known_as[payload] if payload in known_as else parse(payload) for payload in order}
+        means = dict(zip(self.order, self.values, strict=True))
+        self.values = [means[payload] if payload in means else parse(payload) for payload in order]
         self.order = order
+        self.stale = False
         return True
 
-    def forget(self, payloads: Iterable[bytes] | None = None) -> None:
+    def forget(self, payloads: Container[bytes] | None = None) -> None:
         """Forget what some payloads mean, or all: what they refer to has changed."""
-        if payloads is None:
-            self.parsed = {}
-        else:
-            for payload in payloads:
-                self.parsed.pop(payload, None)
-        self.order = []
+        kept = [
+            (payload, value)
+            for payload, value in zip(self.order, self.values, strict=True)
+            if payloads is not None and payload not in payloads
+        ]
+        self.order, self.values = [payload for payload, _ in kept], [value for _, value in kept]
+        self.stale = True
 
 
 @dataclass(slots=True)

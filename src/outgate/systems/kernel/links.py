@@ -27,7 +27,7 @@ def make_links(outbox: Outbox, cache: Cache, links: Sequence[TenantLink]) -> Non
     A parent can not be changed in place: such a link is deleted and made anew, with its addresses. This is the one
     change of all that has a moment with neither the old nor the new.
     """
-    seen = {link.name: link for link in cache.links.parsed.values()}
+    seen = {link.name: link for link in cache.links.values}
     indexes = count(max((*cache.indexes.values(), tenant.FIRST_INDEX - 1)) + 1)
     alive: dict[LinkName, int] = {}
     moved: list[TenantLink] = []
@@ -59,9 +59,7 @@ def make_links(outbox: Outbox, cache: Cache, links: Sequence[TenantLink]) -> Non
 def drop_links(outbox: Outbox, cache: Cache, links: Sequence[TenantLink]) -> None:
     """Delete links, many of them as one device group. A link that is gone already is no failure."""
     doomed = {link.name for link in links}
-    others = [
-        seen for seen in cache.links.parsed.values() if seen.group == tenant.DOOMED_GROUP and seen.name not in doomed
-    ]
+    others = [seen for seen in cache.links.values if seen.group == tenant.DOOMED_GROUP and seen.name not in doomed]
     if len(links) <= _FEW or not all(tenant.is_ours(seen) for seen in others):
         for link in links:
             outbox.put(link, delete_link(link.name))

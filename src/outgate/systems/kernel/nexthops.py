@@ -51,7 +51,7 @@ def sweep(outbox: Outbox, cache: Cache, dropped: frozenset[Route]) -> None:
         return
     used: dict[int, NextHop] = {id(hop): hop for hop in cache.hops_made}
     for shelf in cache.routes.values():
-        for found in shelf.parsed.values():
+        for found in shelf.values:
             legs = (found,) if isinstance(found, Route) else found
             used.update((id(leg.hop), leg.hop) for leg in legs if leg not in dropped)
     in_use = set(used.values())
@@ -74,7 +74,7 @@ def _gateways(cache: Cache) -> set[NextHop]:
     hops = {
         id(found.hop): found.hop
         for shelf in cache.routes.values()
-        for found in shelf.parsed.values()
+        for found in shelf.values
         if isinstance(found, Route)
     }
     return set(hops.values())

@@ -92,7 +92,7 @@ def _refresh(socket: NetlinkSocket, cache: Cache, parts: frozenset[Part]) -> boo
             return _dump(socket, cache, parts) or changed
         except DumpInterrupted:
             parts, changed = ALL_PARTS, True
-            cache.links.order = []  # so that all that hangs on links is made anew
+            cache.links.stale = True  # so that all that hangs on links is made anew
     return _dump(socket, cache, parts) or changed
 
 
@@ -119,7 +119,7 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
     cache.settings_of_all = settings
     if not cache.links.refresh(socket.datagrams(DUMP_LINKS), parse_link):
         return changed
-    links = {seen.index: seen.name for seen in cache.links.parsed.values()}
+    links = {seen.index: seen.name for seen in cache.links.values}
     if cache.names.renew(links):
         cache.addresses.forget()
         cache.nexthops.forget()
@@ -130,7 +130,7 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
     known = cache.tenants
     cache.tenants = {
         payload: known.get(payload) or tenant.as_resource(seen, cache.names)
-        for payload, seen in cache.links.parsed.items()
+        for payload, seen in zip(cache.links.order, cache.links.values, strict=True)
         if tenant.is_ours(seen)
     }
     return True
@@ -146,7 +146,7 @@ def _dump_nexthops(socket: NetlinkSocket, cache: Cache) -> bool:
             raise
         return False
     if changed:
-        cache.names.objects = {seen.number: seen for seen in cache.nexthops.parsed.values()}
+        cache.names.objects = {seen.number: seen for seen in cache.nexthops.values}
         for shelf in cache.routes.values():
             shelf.forget(cache.names.indirect)
         cache.names.indirect = set()
@@ -157,8 +157,8 @@ def _reading(cache: Cache) -> Reading:
     own_names = frozenset(link.name for link in cache.tenants.values())
     addresses, foreign_addresses = _addresses(cache, own_names)
     routes, foreign_routes = _routes(cache, own_names)
-    rules = [found for found in cache.rules.parsed.values() if found is not None]
-    foreign_links = [seen for seen in cache.links.parsed.values() if seen.name not in own_names]
+    rules = [found for found in cache.rules.values if found is not None]
+    foreign_links = [seen for seen in cache.links.values if seen.name not in own_names]
     actual: frozenset[Resource] = frozenset[Resource]().union(
         cache.tenants.values(), addresses, routes, (rule for ours, rule in rules if ours)
     )
@@ -192,7 +192,7 @@ def _settings(cache: Cache, links: list[SeenLink]) -> dict[tuple[LinkName, Setti
 
 def _addresses(cache: Cache, own_links: frozenset[LinkName]) -> tuple[set[LinkAddress], frozenset[HostAddress]]:
     """Return ours and theirs. Where one of ours stands with two prefix lengths, the wrong one is told."""
-    seen_all = cache.addresses.parsed.values()
+    seen_all = cache.addresses.values
     labelled = any(seen.protocol for seen in seen_all)  # since Linux 5.18, which labels its own ones on lo as well
     cache.ours = {}
     sound: set[LinkAddress] = set()
@@ -216,7 +216,7 @@ def _routes(cache: Cache, own_links: frozenset[LinkName]) -> tuple[list[Route], 
     ours: list[Route] = []
     theirs: list[Route] = []
     for shelf in cache.routes.values():
-        for payload, found in shelf.parsed.items():
+        for payload, found in zip(shelf.order, shelf.values, strict=True):
             if isinstance(found, Route):
                 ours.append(found)
             elif found and not (payload[5] == uapi.RTPROT_KERNEL and _leads_to(found[0], own_links)):

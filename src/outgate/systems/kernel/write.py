@@ -173,7 +173,7 @@ def _standing(cache: Cache, refused: Sequence[Refused]) -> set[Route]:
     standing = {
         found.slot
         for shelf in cache.routes.values()
-        for found in shelf.parsed.values()
+        for found in shelf.values
         if isinstance(found, Route) and found.dst in destinations
     }
     return {route for route in taken if route.slot in standing}
