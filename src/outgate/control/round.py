@@ -18,6 +18,7 @@ from outgate.model.ledger import Ledger
 from outgate.model.net import Address, LinkAddress, LinkName, LinkSetting, Mac, Setting
 from outgate.model.state import Changes, Desired, Facts, Failure, Moment, Outcome, Reading, Resource, Snapshot
 from outgate.model.why import Because, Finding
+from outgate.plan.adopt import awaited, handed_over
 from outgate.plan.allocate import allocate
 from outgate.plan.claims import Claims
 from outgate.plan.gateway import Memory, find_gateway, plan, plan_claims
@@ -109,14 +110,16 @@ def _compared(world: World, ledger: Ledger, snapshot: Snapshot, desired: Desired
 
 
 def _compare(ledger: Ledger, desired: Desired, reading: Reading) -> Changes:
-    """Compare, with the settings that count as ours: those wanted now, and those we changed before."""
+    """Compare, with the settings that count as ours (those wanted now, and those we changed before) and with what was
+    handed over to us.
+    """
     now = reading.facts.settings
     wanted = {(r.link, r.setting) for r in desired.wants if isinstance(r, LinkSetting)}
-    actual: set[Resource] = set(reading.actual)
+    actual: set[Resource] = {*reading.actual, *handed_over(reading.facts, reading.actual, ledger)}
     for key in wanted | set(ledger.settings_before):
         if key in now and (key in wanted or now[key] != ledger.settings_before[key]):
             actual.add(LinkSetting(link=key[0], setting=key[1], value=now[key]))
-    return restored(changes(desired.wants, actual), ledger)
+    return restored(changes(desired.wants, actual, spare=awaited(reading.actual, ledger)), ledger)
 
 
 def _before_us(facts: Facts, ledger: Ledger) -> Facts:

@@ -63,6 +63,7 @@ class Adoption:
     """
 
     tenant: str
+    parent: LinkName
     packets: int = -1  # -1: never looked at
     quiet_since_s: float = 0.0
     released: bool = False

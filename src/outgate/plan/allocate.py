@@ -16,6 +16,7 @@ from outgate.model.ledger import Allocation, Holding, Ledger, Resting, Retiring
 from outgate.model.net import Address, LinkName, Mac, Mark
 from outgate.model.state import Facts, Moment
 from outgate.model.why import Finding, Severity
+from outgate.plan.adopt import settle_adoption
 from outgate.plan.claims import Claims, claims, tenants_of
 from outgate.plan.selection import NamespaceIndex
 
@@ -33,6 +34,7 @@ def allocate(
     The order matters: rest and drain end first (their addresses are free then), pools are served next, and claims are
     decided last.
     """
+    ledger = settle_adoption(facts, ledger, moment, {tenant.name for tenant in tenants_of(intent, gateway)})
     ledger = _settle_time(intent, ledger, moment)
     ledger = _number(intent, ledger, gateway)
     ledger, findings = _serve_pools(intent, facts, ledger, gateway)

@@ -15,6 +15,7 @@ from outgate.model.intent import EgressGateway, EgressTenant, Intent, NextHopIde
 from outgate.model.net import Address, LinkAddress, OnLink, Route, Via
 from outgate.model.state import Desired, Probe, Resource, Snapshot
 from outgate.model.why import Because, Finding, Severity
+from outgate.plan.adopt import adopted_by
 from outgate.plan.claims import Claim, Claims, claims, connected, egress_of
 from outgate.plan.guard import guard_findings, plan_guard, plan_settings
 from outgate.plan.memo import Memo
@@ -94,6 +95,7 @@ def _tenant_facts(snapshot: Snapshot, tenant: EgressTenant, decided: Claims, sel
         else frozenset(),
         retiring=tuple((a, old.link) for a, old in ledger.retiring.items() if old.tenant == tenant.name),
         pods=selection.pods.get(tenant.name, ()),
+        adopted=adopted_by(tenant.name, snapshot.facts, ledger),
     )
 
 

@@ -36,7 +36,8 @@ class TenantFacts:
     """All that one tenant's path depends on, so that an unchanged tenant is not planned twice.
 
     `hops` and `egress` are its claims whose address is held (probed, nobody answered); `foreign` those of its addresses
-    that stand on the NIC by somebody else's hand; `retiring` addresses with their link that still carry old flows.
+    that stand on the NIC by somebody else's hand; `retiring` addresses with their link that still carry old flows;
+    `adopted` links of somebody else whose traffic is this tenant's.
     """
 
     tenant: EgressTenant
@@ -47,6 +48,7 @@ class TenantFacts:
     foreign: frozenset[Address]
     retiring: tuple[tuple[Address, LinkName], ...]
     pods: tuple[Pod, ...]
+    adopted: tuple[LinkName, ...] = ()
 
 
 def plan_tenant(facts: TenantFacts, gateway: EgressGateway) -> dict[Resource, Because]:
@@ -116,6 +118,10 @@ def _identity(path: _Path) -> Iterator[_Wanted]:
         link = path.facts.allocation.link
         yield Element("inner", (link,)), "link", f"{link} is {name}'s next hop"
         yield Element("id_link", (link,), path.mark), "identity", f"what enters by {link} is {name}'s"
+        for old in path.facts.adopted:
+            text = f"{old} was {name}'s before outgate, and neighbours may still send to its MAC"
+            yield Element("inner", (old,)), "adopted", text
+            yield Element("id_link", (old,), path.mark), "adopted", text
         yield from _source_check(path)
         return
     for cidr in tenant.identity.cidrs:
