@@ -1,4 +1,4 @@
-"""Which of a tenant's egress IPs a source gets: the hash that the kernel computes for `jhash ip saddr mod 16 seed 0x6f`.
+"""Which of a tenant's egress IPs a source gets: the hash that the kernel computes (`jhash ip saddr mod 16 seed 0x6f`).
 
 The kernel decides per packet, the planner and `explain` must say the same beforehand. Source: Bob Jenkins, lookup3.c
 (public domain), as in `include/linux/jhash.h`; the scaling is `reciprocal_scale` of `include/linux/kernel.h`.
