@@ -62,6 +62,7 @@ class AdoptionRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A link of somebody else that is being taken over; its name is the key."""
 
     tenant: str
+    parent: str
     packets: int
     quiet_since_s: float
     released: bool

@@ -116,7 +116,13 @@ def _retiring(row: RetiringRow) -> Retiring:
 
 
 def _adoption(row: AdoptionRow) -> Adoption:
-    return Adoption(tenant=row.tenant, packets=row.packets, quiet_since_s=row.quiet_since_s, released=row.released)
+    return Adoption(
+        tenant=row.tenant,
+        parent=LinkName(row.parent),
+        packets=row.packets,
+        quiet_since_s=row.quiet_since_s,
+        released=row.released,
+    )
 
 
 def _by_address(rows: Iterable[tuple[str, _Row]]) -> Mapping[Address, _Row]:

@@ -115,7 +115,13 @@ def _resting(row: Resting) -> RestingRow:
 
 
 def _adoption(row: Adoption) -> AdoptionRow:
-    return AdoptionRow(tenant=row.tenant, packets=row.packets, quiet_since_s=row.quiet_since_s, released=row.released)
+    return AdoptionRow(
+        tenant=row.tenant,
+        parent=row.parent,
+        packets=row.packets,
+        quiet_since_s=row.quiet_since_s,
+        released=row.released,
+    )
 
 
 def _text(value: object) -> bytes:
