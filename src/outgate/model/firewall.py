@@ -39,7 +39,7 @@ class MarkUse:
     """A rule that reads a mark (does `mark & mask` equal `value`?) or writes one (the bits of `mask` become `value`).
 
     What is not known statically (a mark taken from a map, or compared with a set) is taken at its widest: it reads with
-    mask 0, which every mark satisfies, and writes all bits. `hook` and `priority` are those of its base chain; a chain
+    mask 0, which every mark satisfies, and writes all bits. `hook` and `priority` are those of its chain; a chain
     that is only jumped to has none. `incoming` are the links it is limited to, wildcards as written; empty is all.
     `effect` is what happens to the packet: a verdict or target. `conditional`: it asks for more than marks and links.
     """
@@ -105,8 +105,8 @@ class IptablesRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseChain:
-    """A base chain of somebody else, iptables' and nftables' alike. Lower priority runs first.
+class HookChain:
+    """A hooked chain of somebody else, iptables' and nftables' alike. Lower priority runs first.
 
     `refuses`: what no rule decides is dropped, by the chain's policy or by a last rule that asks for nothing.
     """
@@ -120,7 +120,7 @@ class BaseChain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """What a rule of a base chain lets pass without asking for more than this; empty words are any."""
+    """What a rule of a hooked chain lets pass without asking for more than this; empty words are any."""
 
     incoming: str = ""
     outgoing: str = ""
@@ -151,7 +151,7 @@ class Firewall:
     """
 
     rules: tuple[IptablesRule, ...] = ()  # of both iptables variants
-    chains: tuple[BaseChain, ...] = ()
+    chains: tuple[HookChain, ...] = ()
     nats: tuple[SourceNat, ...] = ()
     marks: tuple[MarkUse, ...] = ()
     unread: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ class Networkd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkManager:
+class NmService:
     """NetworkManager, and which devices it is told to leave alone, as `unmanaged-devices` lists them."""
 
     running: bool = False
@@ -70,7 +70,7 @@ class Host:
     kernel: tuple[int, ...] = ()
     nft: tuple[int, ...] = ()
     networkd: Networkd = Networkd()
-    network_manager: NetworkManager = NetworkManager()
+    nm: NmService = NmService()
     firewalld: Firewalld = Firewalld()
     nftables_service: NftablesService = NftablesService()
     conntrack: Conntrack = Conntrack()

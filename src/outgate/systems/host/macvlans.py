@@ -16,7 +16,7 @@ from outgate.systems.netlink import HEADER_SIZE, DumpInterrupted, NetlinkSocket,
 _ROUTE = 0  # NETLINK_ROUTE
 _GET_LINK = 18
 _MAC, _NAME, _PARENT, _STATISTICS, _KIND = 1, 3, 5, 23, 18
-_INFO_KIND = 1
+_KIND_NAME = 1
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _INT = struct.Struct("=i")
 _DUMP = pack(_GET_LINK, 0, _LINK.pack(0, 0, 0, 0, 0))
@@ -64,7 +64,7 @@ def _parse(message: memoryview) -> tuple[int, LinkName, bytes, dict[int, bytes]]
     attributes = {kind: bytes(content) for kind, content in walk(message[HEADER_SIZE + _LINK.size :])}
     nested = dict(walk(memoryview(attributes.get(_KIND, b""))))
     name = attributes[_NAME].rstrip(b"\0").decode(errors="backslashreplace")
-    return index, LinkName(name), bytes(nested.get(_INFO_KIND, b"")).rstrip(b"\0"), attributes
+    return index, LinkName(name), bytes(nested.get(_KIND_NAME, b"")).rstrip(b"\0"), attributes
 
 
 def _macvlan(name: LinkName, attributes: dict[int, bytes], names: dict[int, LinkName]) -> Macvlan:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from outgate.model.host import Firewalld, Networkd, NetworkManager, NftablesService
+from outgate.model.host import Firewalld, Networkd, NftablesService, NmService
 
 _LAYERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")  # the first hides the later ones
 _TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
@@ -41,7 +41,7 @@ def networkd(root: Path, programs: frozenset[str]) -> Networkd:
     )
 
 
-def network_manager(root: Path, programs: frozenset[str]) -> NetworkManager:
+def nm(root: Path, programs: frozenset[str]) -> NmService:
     """Return which devices NetworkManager leaves alone."""
     listed: tuple[str, ...] = ()
     for file in _files(root, "NetworkManager", "NetworkManager.conf", drop_ins="conf.d"):
@@ -49,7 +49,7 @@ def network_manager(root: Path, programs: frozenset[str]) -> NetworkManager:
             if section == "keyfile" and key.rstrip("+-") == "unmanaged-devices":
                 found = tuple(part.strip() for part in value.replace(",", ";").split(";") if part.strip())
                 listed = (*listed, *found) if key.endswith("+") else found
-    return NetworkManager(running="NetworkManager" in programs, unmanaged=listed)
+    return NmService(running="NetworkManager" in programs, unmanaged=listed)
 
 
 def firewalld(root: Path, programs: frozenset[str]) -> Firewalld:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, TypeAlias
 
-from outgate.model.firewall import WHOLE_MARK, Acceptance, BaseChain, MarkKind, MarkUse, MaskedMark, SourceNat
+from outgate.model.firewall import WHOLE_MARK, Acceptance, HookChain, MarkKind, MarkUse, MaskedMark, SourceNat
 from outgate.model.net import Mark, Prefix
 
 Json: TypeAlias = Mapping[str, Any]
@@ -31,7 +31,7 @@ class ForeignTables:
     chains: tuple[Json, ...]
     rules: tuple[Json, ...]
 
-    def base_of(self, rule: Json) -> tuple[str, int]:
+    def hook_of(self, rule: Json) -> tuple[str, int]:
         """Return hook and priority of a rule's chain; ("", 0) for one that is only jumped to."""
         for chain in self.chains:
             if _key(chain) == _key(rule) and chain["name"] == rule["chain"] and "hook" in chain:
@@ -49,13 +49,13 @@ def foreign(listing: Sequence[Json], skip: Collection[TableKey]) -> ForeignTable
     )
 
 
-def base_chains(tables: ForeignTables) -> Iterator[BaseChain]:
-    """Yield the base chains of layer 3, with what their rules let pass and whether the rest is refused."""
+def hook_chains(tables: ForeignTables) -> Iterator[HookChain]:
+    """Yield the hooked chains of layer 3, with what their rules let pass and whether the rest is refused."""
     for chain in tables.chains:
         if "hook" not in chain or chain["family"] not in ("ip", "ip6", "inet"):
             continue
         mine = [rule["expr"] for rule in tables.rules if _key(rule) == _key(chain) and rule["chain"] == chain["name"]]
-        yield BaseChain(
+        yield HookChain(
             place=f"nft table {chain['family']} {chain['table']}, chain {chain['name']}",
             hook=chain["hook"],
             priority=int(chain["prio"]),
@@ -71,7 +71,7 @@ def source_nats(tables: ForeignTables) -> Iterator[SourceNat]:
         if not any(name in expression for expression in expressions for name in _SOURCE_NATS):
             continue
         seen = _Matches.of(expressions)
-        hook, priority = tables.base_of(rule)
+        hook, priority = tables.hook_of(rule)
         yield SourceNat(
             place=_place(rule),
             priority=priority if hook else 100,
@@ -88,7 +88,7 @@ def mark_uses(tables: ForeignTables) -> Iterator[MarkUse]:
     for rule in tables.rules:
         if rule["family"] not in ("ip", "ip6", "inet"):
             continue
-        hook, priority = tables.base_of(rule)
+        hook, priority = tables.hook_of(rule)
         seen = _Matches.of(rule["expr"])
         for kind, mark, writes in _touched(rule["expr"]):
             yield MarkUse(

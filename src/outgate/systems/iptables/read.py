@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain, product
 
 from outgate.model.errors import Unreachable
-from outgate.model.firewall import BaseChain, Firewall, IptablesRule, MarkUse, SourceNat, Variant, program
+from outgate.model.firewall import Firewall, HookChain, IptablesRule, MarkUse, SourceNat, Variant, program
 from outgate.systems.iptables import nftables, rules
 from outgate.systems.iptables.save import Saved, parse
 
@@ -33,9 +33,9 @@ def read(path: str = _SEARCHED) -> Firewall:
     listings = list(_saves(path, unread))
     tables = _foreign_tables(path, listings, unread)
     every = tuple(rule for saved, _, _ in listings for rule in saved.rules)
-    chains: Iterator[BaseChain] = chain(
-        *(rules.base_chains(saved, version=version, variant=variant) for saved, version, variant in listings),
-        nftables.base_chains(tables),
+    chains: Iterator[HookChain] = chain(
+        *(rules.hook_chains(saved, version=version, variant=variant) for saved, version, variant in listings),
+        nftables.hook_chains(tables),
     )
     nats: Iterator[SourceNat] = chain(rules.source_nats(every), nftables.source_nats(tables))
     marks: Iterator[MarkUse] = chain(rules.mark_uses(every), nftables.mark_uses(tables))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from outgate.model.firewall import (
     Acceptance,
-    BaseChain,
+    HookChain,
     IptablesRule,
     MarkKind,
     MarkUse,
@@ -36,12 +36,12 @@ def hook_of(table: str, chain: str) -> tuple[str, int]:
     return hook, _NAT_PRIORITIES[hook] if table == "nat" else _PRIORITIES.get(table, 0)
 
 
-def base_chains(saved: Saved, *, version: int, variant: Variant) -> Iterator[BaseChain]:
+def hook_chains(saved: Saved, *, version: int, variant: Variant) -> Iterator[HookChain]:
     """Yield the built-in chains, with what their rules let pass and whether the rest is refused."""
     for (table, name), policy in saved.policies.items():
         hook, priority = hook_of(table, name)
         mine = [rule for rule in saved.rules if (rule.table, rule.chain) == (table, name)]
-        yield BaseChain(
+        yield HookChain(
             place=f"{program(version, variant)} -t {table}, {name}",
             hook=hook,
             priority=priority,
