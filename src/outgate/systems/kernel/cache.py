@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 from outgate.model.net import Address, LinkName, NextHop, Route, Rule, Setting, TenantLink
 from outgate.model.state import Reading
 from outgate.systems.kernel.parse import Names, SeenAddress, SeenLink, SeenNexthop
-from outgate.systems.netlink import payloads
 
 Parsed = TypeVar("Parsed")
 
@@ -26,22 +25,24 @@ class Shelf(Generic[Parsed]):
     values: list[Parsed] = field(default_factory=list)
     stale: bool = False
 
-    def refresh(self, datagrams: Iterable[bytes], parse: Callable[[bytes], Parsed]) -> bool:
-        """Take a new dump and return whether it says anything else. Parse only payloads that were not there before."""
+    def refresh(self, dump: Iterable[list[bytes]], parse: Callable[[bytes], Parsed]) -> bool:
+        """Take a new dump, a datagram's payloads at a time; return whether it means anything else than the last one.
+
+        Only payloads that were not there before are parsed.
+        """
         order: list[bytes] = []
         same = not self.stale
-        for datagram in datagrams:
-            found = payloads(datagram)
+        for found in dump:
             known = self.order[len(order) : len(order) + len(found)]
             same = same and known == found
             order += known if same else found
         if same and len(order) == len(self.order):
             return False
         means = dict(zip(self.order, self.values, strict=True))
-        self.values = [means[payload] if payload in means else parse(payload) for payload in order]
-        self.order = order
-        self.stale = False
-        return True
+        values = [means[payload] if payload in means else parse(payload) for payload in order]
+        changed = self.stale or values != self.values  # a lifetime that counts down is another payload, but no news
+        self.order, self.values, self.stale = order, values, False
+        return changed
 
     def forget(self, payloads: Container[bytes] | None = None) -> None:
         """Forget what some payloads mean, or all: what they refer to has changed."""

@@ -13,6 +13,7 @@ whose foreign routes are wanted as well, so two filtered dumps would carry most 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from enum import Enum
 from functools import partial
 from types import MappingProxyType
@@ -40,8 +41,9 @@ from outgate.systems.kernel.parse import (
     parse_nexthop,
     parse_route,
     parse_rule,
+    without_counters,
 )
-from outgate.systems.netlink import Denied, DumpInterrupted, NetlinkSocket
+from outgate.systems.netlink import Denied, DumpInterrupted, NetlinkSocket, payloads
 
 _TRIES = 5  # a kernel whose tables change during five dumps in a row is not at rest; the next round will see
 
@@ -101,14 +103,14 @@ def _dump(socket: NetlinkSocket, cache: Cache, parts: frozenset[Part]) -> bool:
     if Part.LINKS in parts:
         changed |= _dump_links(socket, cache)
     if Part.ADDRESSES in parts:
-        changed |= cache.addresses.refresh(socket.datagrams(DUMP_ADDRESSES), partial(parse_address, names=names))
+        changed |= cache.addresses.refresh(_payloads(socket, DUMP_ADDRESSES), partial(parse_address, names=names))
     if Part.ROUTES in parts:
         cache.hops_made = set()
         changed |= _dump_nexthops(socket, cache)
         for version, request in DUMP_ROUTES.items():
-            changed |= cache.routes[version].refresh(socket.datagrams(request), partial(parse_route, names=names))
+            changed |= cache.routes[version].refresh(_payloads(socket, request), partial(parse_route, names=names))
     if Part.RULES in parts:
-        changed |= cache.rules.refresh(socket.datagrams(DUMP_RULES), parse_rule)
+        changed |= cache.rules.refresh(_payloads(socket, DUMP_RULES), parse_rule)
     return changed
 
 
@@ -117,7 +119,8 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
     settings = sysctl.read_all()
     changed = settings != cache.settings_of_all
     cache.settings_of_all = settings
-    if not cache.links.refresh(socket.datagrams(DUMP_LINKS), parse_link):
+    dump = ([without_counters(payload) for payload in found] for found in _payloads(socket, DUMP_LINKS))
+    if not cache.links.refresh(dump, parse_link):
         return changed
     links = {seen.index: seen.name for seen in cache.links.values}
     if cache.names.renew(links):
@@ -139,7 +142,7 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
 def _dump_nexthops(socket: NetlinkSocket, cache: Cache) -> bool:
     """Read nexthop objects; when they changed, forget the routes that only name one."""
     try:
-        changed = cache.nexthops.refresh(socket.datagrams(DUMP_NEXTHOPS), partial(parse_nexthop, names=cache.names))
+        changed = cache.nexthops.refresh(_payloads(socket, DUMP_NEXTHOPS), partial(parse_nexthop, names=cache.names))
         cache.has_nexthops = True
     except Denied as refusal:
         if refusal.errno != errno.EOPNOTSUPP:
@@ -151,6 +154,10 @@ def _dump_nexthops(socket: NetlinkSocket, cache: Cache) -> bool:
             shelf.forget(cache.names.indirect)
         cache.names.indirect = set()
     return changed
+
+
+def _payloads(socket: NetlinkSocket, request: bytes) -> Iterator[list[bytes]]:
+    return (payloads(datagram) for datagram in socket.datagrams(request))
 
 
 def _reading(cache: Cache) -> Reading:

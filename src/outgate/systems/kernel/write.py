@@ -49,8 +49,9 @@ def write(
 ) -> tuple[Failure, ...]:
     """Make, then drop, in the order given; return what the kernel refused, in its words. The rest is written.
 
-    `cache` must hold a reading of the same namespace; links that this makes are known to later calls. `boundary` is
-    called with a name at each point where a crash would leave a part written.
+    Addresses of links that are dropped go with their links. `cache` must hold a reading of the same namespace; links
+    that this makes are known to later calls. `boundary` is called with a name at each point where a crash would leave
+    a part written.
 
     Raises:
         Unreachable: netlink does not answer; how much was written is unknown.
@@ -61,7 +62,8 @@ def write(
             make_links(outbox, cache, links)
         else:
             _make(outbox, cache, others)
-    for links, others in _runs(drop):
+    doomed = {resource.name for resource in drop if isinstance(resource, TenantLink)}
+    for links, others in _runs([r for r in drop if not (isinstance(r, LinkAddress) and r.link in doomed)]):
         if links:
             drop_links(outbox, cache, links)
         else:
