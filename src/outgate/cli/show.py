@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import click
 
 from outgate.cli.main import CHANGES, FAILED, FINE
+from outgate.report.layout import Style
 
-__all__ = ["CHANGES", "FAILED", "FINE", "Format", "coloured", "format_option", "show", "width"]
+__all__ = ["CHANGES", "FAILED", "FINE", "Format", "coloured", "format_option", "show", "style", "width"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -58,6 +59,11 @@ def show(output: str, plain: Callable[[], object], text: Callable[[], str]) -> N
 def coloured() -> bool:
     """Whether to colour: a terminal, and no NO_COLOR (no-color.org: any value that is not empty)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def style() -> Style:
+    """Return how text is written here."""
+    return Style(colour=coloured(), width=width())
 
 
 def width() -> int:

@@ -100,7 +100,9 @@ class Report:
     rounds: int = 0
     changes: int = 0
     repaired: int = 0
+    failed: int = 0
     last_repair: str = ""
+    repaired_at_s: float = 0.0
     seconds: float = 0.0
     at_s: float = 0.0
     error: str = ""
@@ -124,6 +126,7 @@ class Daemon:
         self._blocked = False  # a system is silent: wait for the pause, whatever happens meanwhile
         self._sure = False
         self._override: Intent | None = None
+        self.source_read_s: float | None = None  # when the source last gave a complete intent
 
     def run(self) -> None:
         """Run until the loop is stopped."""
@@ -141,7 +144,12 @@ class Daemon:
     def override(self, intent: Intent | None, *, sure: bool = False) -> None:
         """Put an applied intent in force instead of the source's, or end that with None."""
         self._override, self._sure = intent, sure or self._sure
-        self.want("applied")
+        self.want("applied" if intent is not None else "start")  # what ends a trial looks at all flows again
+
+    @property
+    def confirming(self) -> bool:
+        """Whether an applied intent is in force and waits for confirmation."""
+        return self._override is not None
 
     def be_sure(self) -> None:
         """Let the next round delete in bulk: the user said `--yes`."""
@@ -186,13 +194,17 @@ class Daemon:
         """
         if self._override is not None:
             return self._override
-        intent = self._gate.admit(self.parts.source.read(), self.ledger, now_s, sure=self._sure)
+        complete = self.parts.source.read()
+        self.source_read_s = now_s
+        intent = self._gate.admit(complete, self.ledger, now_s, sure=self._sure)
         self.loop.at("second reading", self._gate.read_again_s, lambda: self.want("second reading"))
         return intent
 
     def _end_flows(self, decided: Decided, outcome: Outcome, reasons: set[str]) -> None:
         """End flows whose translation contradicts the plan: at the start, and when identities or addresses changed."""
         touched = (*outcome.changes.make, *outcome.changes.drop)
+        if self._override is not None:
+            return  # a trial ends no flows: they would not come back with a rollback
         if "start" not in reasons and not any(_decides_flows(resource) for resource in touched):
             return
         rules = flow_rules(decided.desired.wants, decided.snapshot.facts)
@@ -269,6 +281,7 @@ class Daemon:
                 changes=self.report.changes + count,
                 repaired=self.report.repaired + (count if repaired else 0),
                 last_repair=last or self.report.last_repair,
+                repaired_at_s=self.loop.now_s() if last else self.report.repaired_at_s,
                 seconds=seconds,
                 at_s=self.loop.now_s(),
                 error="",
@@ -285,7 +298,7 @@ class Daemon:
         self._blocked = True
         pause_s = self._retry_later()
         log.warning("round put off", extra={"fields": {"error": str(error), "pause_s": pause_s}})
-        self._tell(replace(self.report, error=str(error)))
+        self._tell(replace(self.report, error=str(error), failed=self.report.failed + 1))
 
     def _retry_later(self) -> float:
         """Ask for another round after a pause that doubles with every setback; return the pause."""

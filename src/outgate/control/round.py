@@ -8,7 +8,7 @@ remembers them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class Asked:
     ledger: Ledger
     moment: Moment
     gateway: str = ""
-    conflicts: Mapping[Address, Mac] = MappingProxyType({})
+    conflicts: Mapping[Address, Mac] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

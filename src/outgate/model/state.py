@@ -76,11 +76,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """The wanted resources, each with its reason; what must be probed first; and what could not be wanted."""
+    """The wanted resources, each with its reason; what must be probed first; and what could not be wanted.
+
+    `pods` counts the selected pods of each tenant that selects by label.
+    """
 
     wants: Mapping[Resource, Because] = field(default_factory=lambda: MappingProxyType({}))
     probes: Mapping[Probe, Because] = field(default_factory=lambda: MappingProxyType({}))
     findings: tuple[Finding, ...] = ()
+    pods: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

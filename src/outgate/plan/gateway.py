@@ -77,7 +77,12 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: Memory
         plan_settings(snapshot, gateway, ipv6=any(c.address.version == 6 for c in decided.by_address.values()))
     )
     findings += [*route_findings, *guard_findings(snapshot, gateway), *_uplink_findings(snapshot, gateway)]
-    return Desired(wants=MappingProxyType(wants), probes=MappingProxyType(probes), findings=tuple(findings))
+    return Desired(
+        wants=MappingProxyType(wants),
+        probes=MappingProxyType(probes),
+        findings=tuple(findings),
+        pods=MappingProxyType({name: len(pods) for name, pods in selection.pods.items()}),
+    )
 
 
 def _tenant_facts(snapshot: Snapshot, tenant: EgressTenant, decided: Claims, selection: Selection) -> TenantFacts:

@@ -56,7 +56,7 @@ def protected(intent: Intent, gateway: EgressGateway, ledger: Ledger) -> dict[Pr
     """Return every protected range with its source: declared ones, and pod subnets ever seen that they do not cover."""
     ranges = declared(intent, gateway)
     for prefix in sorted(ledger.subnets_seen, key=str):
-        if not any(_covers(wide, prefix) for wide in ranges):
+        if not any(covers(wide, prefix) for wide in ranges):
             ranges[prefix] = "a node subnet, seen now or before"
     return ranges
 
@@ -66,7 +66,7 @@ def plan_guard(snapshot: Snapshot, gateway: EgressGateway, digest: str) -> dict[
     wants: dict[Resource, Because] = {Table(digest): Because("guard/table", "all packets are decided in one table")}
     ranges = protected(snapshot.intent, gateway, snapshot.ledger)
     for prefix in collapse(ranges):
-        cites = tuple(f"{part} from {source}" for part, source in ranges.items() if _covers(prefix, part))
+        cites = tuple(f"{part} from {source}" for part, source in ranges.items() if covers(prefix, part))
         text = f"an unmarked packet from {prefix} has no tenant and must not leave, even when the table is gone"
         wants[_prohibit(prefix)] = Because("guard/policy", text, cites)
         text = f"nothing from {prefix} leaves untranslated, nothing new enters it from outside"
@@ -132,7 +132,7 @@ def guard_findings(snapshot: Snapshot, gateway: EgressGateway) -> Iterator[Findi
     wide = declared(intent, gateway)
     for node in intent.nodes:
         for subnet in node.subnets:
-            if wide and not any(_covers(prefix, subnet.prefix) for prefix in wide):
+            if wide and not any(covers(prefix, subnet.prefix) for prefix in wide):
                 outside = f"its subnet {subnet.prefix} is outside the declared cluster networks"
                 text = f"{outside} {', '.join(map(str, wide))}; it is protected all the same"
                 yield Finding(
@@ -208,7 +208,7 @@ def _prohibit(prefix: Prefix) -> Rule:
     )
 
 
-def _covers(wide: Prefix, narrow: Prefix) -> bool:
+def covers(wide: Prefix, narrow: Prefix) -> bool:
     """Whether `narrow` lies inside `wide`; prefixes of different families never do."""
     if isinstance(wide, IPv4Network):
         return isinstance(narrow, IPv4Network) and narrow.subnet_of(wide)

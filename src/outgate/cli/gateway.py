@@ -1,0 +1,168 @@
+"""`outgate gateway ...`: run, plan, diff, apply, confirm, rollback, status, flush, and the tenants of the script's
+runbook.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from outgate.cli.show import CHANGES, FAILED, FINE, coloured, format_option, show, style, width
+from outgate.model.errors import IntentError, NotReady, Unreachable
+from outgate.roles.options import MANIFESTS, RUN, STATE, GatewayOptions
+
+
+def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which gateway, which manifests, which state; they arrive as one `options`."""
+    path = click.Path(path_type=Path)
+
+    @wraps(function)
+    def with_options(
+        *args: Any, manifests: Path, name: str, instance: str, state_dir: Path, run_dir: Path, **words: Any
+    ) -> Any:
+        options = GatewayOptions(manifests=manifests, name=name, instance=instance, state=state_dir, run=run_dir)
+        return function(*args, options=options, **words)
+
+    decorated: Callable[..., Any] = with_options
+    for option in (
+        click.option("--run-dir", type=path, default=RUN, show_default=True, help="Where lock and socket are."),
+        click.option("--state-dir", type=path, default=STATE, show_default=True, help="Where the state file is."),
+        click.option("--instance", default="gateway", show_default=True, help="Name of the state's directory."),
+        click.option(
+            "--name", default="", help="The EgressGateway that this machine is; needed when there are several."
+        ),
+        click.option("-f", "--manifests", type=path, default=MANIFESTS, show_default=True, help="Directory or file."),
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+@click.group()
+def gateway() -> None:
+    """Run an egress gateway: each tenant leaves by its own egress IP, or not at all."""
+
+
+@gateway.command()
+@click.option("--metrics", default="", metavar="ADDRESS:PORT", help="Serve Prometheus metrics there; off by default.")
+@click.option("--yes", is_flag=True, help="Delete in bulk without a second reading.")
+@place_options
+def run(options: GatewayOptions, metrics: str, yes: bool) -> None:
+    """Run the daemon: keep this machine as the manifests say, until stopped."""
+    from dataclasses import replace
+
+    from outgate.roles.gateway_daemon import serve
+
+    serve(replace(options, metrics=metrics, sure=yes))
+
+
+@gateway.command()
+@format_option
+@place_options
+def plan(options: GatewayOptions, output: str) -> int:
+    """Show what would change, and why; exit 1 when something would."""
+    from outgate.cli.planned import planned_of
+    from outgate.report.planned import planned_document, planned_text
+
+    planned = planned_of(options)
+    show(output, lambda: planned_document(planned), lambda: planned_text(planned, style()))
+    return CHANGES if planned.changes or planned.desired.probes else FINE
+
+
+@gateway.command()
+@click.option("--confirm-within", default="", metavar="TIME", help="Roll back by itself unless confirmed: 60s, 5m.")
+@click.option("--yes", is_flag=True, help="Delete in bulk without a second reading.")
+@place_options
+def apply(options: GatewayOptions, confirm_within: str, yes: bool) -> int:
+    """Make this machine as the manifests say, once; through the daemon if it runs."""
+    from dataclasses import replace
+
+    from outgate.control.ask import ask
+    from outgate.control.pending import collect
+    from outgate.roles.gateway import apply_once, place_of
+    from outgate.sources.values import parse_duration
+
+    within_s = float(parse_duration(1, 86400)(confirm_within)) if confirm_within else 0.0
+    socket = place_of(options).socket
+    if socket.exists():
+        arguments = {"manifests": collect(options.manifests), "within_s": within_s, "yes": yes}
+        answer = ask(socket, "apply", arguments, patience_s=120.0)
+        click.echo(f"applied by the daemon: {answer}")
+        if within_s:
+            click.echo(f"it goes back by itself in {within_s:.0f} s unless you say: outgate gateway confirm")
+        return FINE
+    if within_s:
+        raise IntentError("--confirm-within needs the daemon, which rolls back when you can not: outgate gateway run")
+    report = apply_once(replace(options, sure=yes), lambda text: click.echo(text, err=True))
+    click.echo(f"applied: {report.changes} changes in {report.rounds} rounds, verified by a second reading")
+    return CHANGES if report.findings else FINE
+
+
+def _order(verb: str, options: GatewayOptions) -> None:
+    from outgate.control.ask import ask
+    from outgate.roles.gateway import place_of
+
+    ask(place_of(options).socket, verb, patience_s=120.0)
+
+
+@gateway.command()
+@place_options
+def confirm(options: GatewayOptions) -> None:
+    """Keep what was applied with --confirm-within."""
+    _order("confirm", options)
+    click.echo(f"confirmed: {options.manifests} says now what was applied")
+
+
+@gateway.command()
+@place_options
+def rollback(options: GatewayOptions) -> None:
+    """Go back to what was in force before `apply --confirm-within`."""
+    _order("rollback", options)
+    click.echo("rolled back")
+
+
+@gateway.command()
+@click.option(
+    "--wait", "wait_s", type=float, default=0.0, metavar="SECONDS", help="Wait until it is OK, so long at most."
+)
+@format_option
+@place_options
+def status(options: GatewayOptions, output: str, wait_s: float) -> int:
+    """Say how the gateway is doing: exit 0 OK, 1 degraded, 2 failed or no daemon."""
+    from outgate.control.ask import ask
+    from outgate.roles.gateway import place_of
+
+    socket, deadline = place_of(options).socket, time.monotonic() + wait_s
+    while True:
+        answer: Any = {}
+        try:
+            answer = ask(socket, "status", {"width": width(), "colour": coloured()})
+        except (Unreachable, NotReady):
+            if time.monotonic() >= deadline:
+                raise
+        health = answer["document"]["health"] if answer else ""
+        if health == "OK" or time.monotonic() >= deadline:
+            break
+        time.sleep(0.2)
+    show(output, lambda: answer["document"], lambda: str(answer["text"]))
+    return {"OK": FINE, "DEGRADED": CHANGES}.get(health, FAILED)
+
+
+@gateway.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@place_options
+def flush(options: GatewayOptions, yes: bool) -> int:
+    """Remove exactly what is ours from this machine, and set back what was set."""
+    from outgate.roles.gateway import flush as remove
+
+    if not yes:
+        click.confirm("Tenants lose their way out. Remove all that outgate made on this machine?", abort=True)
+    outcome = remove(options)
+    for failure in outcome.failures:
+        click.echo(f"not removed: {failure.resource}: {failure.words}", err=True)
+    click.echo(f"removed {len(outcome.changes.drop)} objects, set back {len(outcome.changes.make)} settings")
+    return FINE if outcome.converged else FAILED

@@ -1,0 +1,162 @@
+"""The gateway machine: kernel and nftables as one world that a round reads and writes.
+
+Keeps what the last reading saw, so that a round after one small change reads only what was told to have changed.
+Writing goes in the order of the changes: neighbouring resources of one system go in one batch or one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+
+from outgate.compare.order import make_rank
+from outgate.control.loop import Readable
+from outgate.model.ledger import Ledger
+from outgate.model.net import Mark
+from outgate.model.ruleset import Element, Table
+from outgate.model.state import Changes, Failure, Reading, Resource
+from outgate.model.why import Because
+from outgate.systems.kernel import read as kernel
+from outgate.systems.kernel import write as kernel_write
+from outgate.systems.kernel.cache import Cache
+from outgate.systems.kernel.events import Watch
+from outgate.systems.kernel.outbox import no_boundary
+from outgate.systems.kernel.uapi import NETLINK_ROUTE
+from outgate.systems.netlink import NetlinkSocket, Overrun
+from outgate.systems.nft import read as nft
+from outgate.systems.nft import write as nft_write
+from outgate.systems.nft.parse import Counts
+from outgate.systems.nft.table import digest
+
+_NFT_GROUP = 7  # NFNLGRP_NFTABLES: a new generation of the ruleset
+
+
+class GatewayMachine:
+    """This machine, in the network namespace of the thread that makes it."""
+
+    def __init__(
+        self, trusted: Mapping[str, str] = nft.NO_TRUST, learned: Callable[[Mapping[str, str]], None] | None = None
+    ) -> None:
+        """Open what is needed to read and write; `trusted` and `learned` are about listings of the table (see
+        `nft.read`).
+        """
+        self._socket = NetlinkSocket(NETLINK_ROUTE)
+        self._cache = Cache()
+        self._watch = Watch(own_ports=(self._socket.port,))
+        self._nft_events = NetlinkSocket(nft.NETLINK_NETFILTER)
+        self._nft_events.subscribe((_NFT_GROUP,))
+        self._dirty: frozenset[kernel.Part] = kernel.ALL_PARTS
+        self._table: nft.Reading | None = None
+        self._trusted = dict(trusted)
+        self._learned = learned
+        self._joined: tuple[Reading, nft.Reading, Reading] | None = None
+        self.boundary: Callable[[str], None] = no_boundary
+        self.used: Mapping[
+            Mark, int
+        ] = {}  # bytes of their quota that tenants have used, for a table that is loaded anew
+
+    def close(self) -> None:
+        """Close the sockets; the machine stays as it is."""
+        self._socket.close()
+        self._watch.close()
+        self._nft_events.close()
+
+    @property
+    def digest(self) -> str:
+        """The digest of the table that this program renders."""
+        return digest()
+
+    def watched(self) -> Iterable[Readable]:
+        """Return what becomes readable when the machine changed."""
+        return (self._watch, self._nft_events)
+
+    def changed(self) -> bool:
+        """Consume notifications; say whether somebody else changed what a round reads."""
+        self._dirty |= self._watch.changed()
+        self._drain_nft_events()
+        return bool(self._dirty) or self._table is None or nft.generation() != self._table.generation
+
+    def distrust(self) -> None:
+        """Let the next reading read everything anew: notifications may have been lost, and some changes send none."""
+        self._dirty = kernel.ALL_PARTS
+        self._table = None
+
+    def read(self, ledger: Ledger) -> Reading:
+        """Return a complete reading; what nobody has told to have changed is taken from the last one."""
+        self._dirty |= self._watch.changed()
+        self._drain_nft_events()
+        links = kernel.read(self._socket, self._cache, recorded=ledger.addresses_made, parts=self._dirty)
+        self._dirty = frozenset()
+        self._table = nft.read(self._table, trusted=self._trusted)
+        if self._joined is None or self._joined[0] is not links or self._joined[1] is not self._table:
+            table: frozenset[Resource] = frozenset((self._table.table,)) if self._table.table else frozenset()
+            joined = Reading(facts=links.facts, actual=links.actual | self._table.elements | table)
+            self._joined = (links, self._table, joined)
+        return self._joined[2]
+
+    def write(self, planned: Changes, wants: Mapping[Resource, Because]) -> tuple[Failure, ...]:
+        """Write the changes in their order; return what was refused."""
+        failures: list[Failure] = []
+        whole = any(isinstance(resource, Table) for resource in planned.make)
+        for in_table, run in groupby(planned.make, key=_in_table):
+            resources = tuple(run)
+            if not in_table:
+                failures += self._write_kernel(resources, ())
+            elif not whole:
+                failures += self._change_table(_elements(resources), ())
+            elif make_rank(resources[0]) == make_rank(Table("")):
+                failures += self._load_table(_elements(wants))
+        gone = any(isinstance(resource, Table) for resource in planned.drop)
+        for in_table, run in groupby(planned.drop, key=_in_table):
+            resources = tuple(run)
+            if not in_table:
+                failures += self._write_kernel((), resources)
+            elif gone and any(isinstance(resource, Table) for resource in resources):
+                nft_write.remove()
+                self.boundary("table removed")
+            elif not whole:
+                failures += self._change_table((), _elements(resources))
+        return tuple(failures)
+
+    def counts(self) -> Counts:
+        """Return what the table has counted."""
+        return nft.counts()
+
+    def _write_kernel(self, make: tuple[Resource, ...], drop: tuple[Resource, ...]) -> tuple[Failure, ...]:
+        self._dirty |= kernel.ALL_PARTS
+        return kernel_write.write(self._socket, self._cache, make, drop, self.boundary)
+
+    def _load_table(self, elements: tuple[Element, ...]) -> tuple[Failure, ...]:
+        loaded = nft_write.load(elements, used=self.used)
+        self.boundary("table loaded")
+        self._table = loaded.reading
+        if loaded.learned and self._trusted.keys() != {**self._trusted, **loaded.learned}.keys():
+            self._trusted.update(loaded.learned)
+            if self._learned is not None:
+                self._learned(self._trusted)
+        return loaded.failures
+
+    def _change_table(self, make: tuple[Element, ...], drop: tuple[Element, ...]) -> tuple[Failure, ...]:
+        """Change elements in one transaction; an element that gets another value is replaced in it."""
+        actual = self._table.elements if self._table is not None else frozenset[Element]()
+        failures = nft_write.write(make, drop, actual=actual, used=self.used)
+        self.boundary("table changed")
+        return failures
+
+    def _drain_nft_events(self) -> None:
+        """Consume notifications about rulesets; whether one matters is told by the generation."""
+        while True:
+            try:
+                for _ in self._nft_events.events():
+                    pass
+            except Overrun:
+                continue
+            return
+
+
+def _in_table(resource: Resource) -> bool:
+    return isinstance(resource, Table | Element)
+
+
+def _elements(resources: Iterable[Resource]) -> tuple[Element, ...]:
+    return tuple(resource for resource in resources if isinstance(resource, Element))
