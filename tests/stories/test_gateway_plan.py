@@ -125,11 +125,11 @@ def test_two_source_tenants_that_select_one_pod_leave_it_with_the_first_by_name(
 def test_several_egress_ips_are_spread_over_sources_and_each_source_keeps_one() -> None:
     blue = replace(BLUE, egress_ips=tuple(map(ip_address, ("192.168.55.113", "192.168.55.115", "192.168.55.116"))))
     wants = desired(replace(CLUSTER, tenants=(blue,))).wants
-    mark = mark_of(replace(CLUSTER, tenants=(blue,)), "ns-blue")
-    assert set(elements(wants, "spread")) == {(mark,)}
-    slots = elements(wants, "snat4")
-    assert set(slots) == {(mark | slot,) for slot in range(16)}
-    assert set(slots.values()) == set(blue.egress_ips)
+    spread = elements(wants, "id_spread")
+    assert len(spread) == 16
+    assert len(set(spread.values())) == 3
+    assert set(spread.values()) == {key[0] for key in elements(wants, "snat4")}
+    assert elements(wants, "id_link") == {}
 
 
 def test_a_destination_of_its_own_wins_by_longest_prefix_and_ranges_are_disjoint() -> None:

@@ -99,7 +99,7 @@ def _source(report: Report, observed: Observed) -> SourceStatus:
     intent = report.decided.snapshot.intent if report.decided else None
     age_s = None if observed.source_read_s is None else observed.now_s - observed.source_read_s
     sound = age_s is not None and age_s < _STALE_S and not report.error
-    objects = {"tenants": len(intent.tenants), "nodes": len(intent.nodes), "pods": len(intent.pods)} if intent else {}
+    objects = {"tenant": len(intent.tenants), "node": len(intent.nodes), "pod": len(intent.pods)} if intent else {}
     health = Health.OK if sound else Health.DEGRADED
     return SourceStatus(name=observed.source, health=health, age_s=age_s, objects=objects, error=report.error)
 

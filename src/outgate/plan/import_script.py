@@ -10,19 +10,27 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from types import MappingProxyType
 
-from outgate.model.firewall import WHOLE_MARK, IptablesRule
+from outgate.model.firewall import IptablesRule
 from outgate.model.host import Macvlan
 from outgate.model.intent import EgressGateway, EgressTenant, InnerInterface, NextHopIdentity
-from outgate.model.net import Address, HostAddress, LinkName, Prefix, Route, Via
+from outgate.model.net import Address, HostAddress, LinkName, Prefix, Route
 from outgate.model.why import Finding, Origin, Severity
 from outgate.plan.guard import collapse
+from outgate.plan.script_rules import (
+    LINK_PREFIX,
+    ScriptRules,
+    egress_of,
+    mark_of,
+    matched_mark,
+    script_links,
+    script_routes,
+    script_rules,
+)
 
-LINK_PREFIX = "macvlan-"
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -41,8 +49,8 @@ class Leftovers:
 class Imported:
     """The equivalent intent, and by whom it is served now.
 
-    `links` maps each imported tenant to its old link, `egress` are the egress IPs with the NICs that they are on, and
-    `rules` are all rules of the script, those of refused tenants too; without a tenant there is no gateway.
+    `links` maps each imported tenant to its old link, `egress` are its egress IPs with the NICs that they are on, and
+    `rules` the rules that only these tenants need. Without a tenant there is no gateway.
     """
 
     gateway: EgressGateway | None = None
@@ -72,92 +80,19 @@ def import_script(left: Leftovers, *, gateway: str = "gateway") -> Imported:
         tenants=tuple(path.tenant(gateway) for path in sound),
         links=MappingProxyType({path.name: path.link for path in sound}),
         egress=tuple((leg.uplink, leg.egress) for path in sound for leg in path.legs),
-        rules=rules.every,
+        rules=tuple(_rules_of(sound, rules)),
         findings=tuple(findings),
     )
 
 
-def script_links(macvlans: Iterable[Macvlan]) -> tuple[Macvlan, ...]:
-    """Return the macvlans that are named as the script names them."""
-    return tuple(link for link in macvlans if link.name.startswith(LINK_PREFIX))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptRules:
-    """The script's rules by what they do; rules that look like one and ask for more are not the script's."""
-
-    marking: tuple[IptablesRule, ...]
-    translating: tuple[IptablesRule, ...]
-    guarding: tuple[IptablesRule, ...]
-
-    @property
-    def every(self) -> tuple[IptablesRule, ...]:
-        """All of them."""
-        return (*self.marking, *self.translating, *self.guarding)
-
-
-def script_rules(rules: Iterable[IptablesRule]) -> ScriptRules:
-    """Return the rules that have exactly the form in which the script writes them."""
-    found: dict[str, list[IptablesRule]] = defaultdict(list)
-    for rule in rules:
-        found[_form(rule)].append(rule)
-    return ScriptRules(
-        marking=tuple(found["marking"]), translating=tuple(found["translating"]), guarding=tuple(found["guarding"])
-    )
-
-
-def script_routes(routes: Iterable[Route], inner: Iterable[LinkName]) -> tuple[Route, ...]:
-    """Return the routes that look like the script's return routes: without a metric, via a router on an inner NIC."""
-    nics = set(inner)
-    return tuple(
-        sorted(
-            (r for r in routes if isinstance(r.hop, Via) and r.hop.link in nics and r.dst.prefixlen and not _metric(r)),
-            key=str,
-        )
-    )
-
-
-def _metric(route: Route) -> int:
-    """Return a route's metric, 0 for the one that the kernel gives to IPv6 routes without one."""
-    return 0 if route.dst.version == 6 and route.metric == 1024 else route.metric
-
-
-def _form(rule: IptablesRule) -> str:
-    """Return which of the script's three rules this is, "" for none."""
-    if rule.more or rule.dst is not None or rule.flow_mark is not None:
-        return ""
-    match rule.table, rule.chain, rule.target:
-        case "mangle", "PREROUTING", "MARK":
-            fits = rule.incoming.startswith(LINK_PREFIX) and not (rule.outgoing or rule.src or rule.mark)
-            return "marking" if fits and _mark(rule) is not None else ""
-        case "nat", "POSTROUTING", "SNAT":
-            fits = bool(rule.outgoing) and _matched(rule) not in (None, 0) and not (rule.incoming or rule.src)
-            return "translating" if fits and _egress(rule) is not None else ""
-        case "filter", "FORWARD", "REJECT":
-            fits = bool(rule.incoming and rule.outgoing) and rule.src is not None and _matched(rule) == 0
-            return "guarding" if fits else ""
-        case _:
-            return ""
-
-
-def _mark(rule: IptablesRule) -> int | None:
-    """Return the mark that a rule writes whole, None for one that writes a part."""
-    value, _, mask = (rule.argument("--set-xmark") or "").partition("/")
-    return int(value, 16) if value and mask and int(mask, 16) == WHOLE_MARK and len(rule.arguments) == 2 else None
-
-
-def _matched(rule: IptablesRule) -> int | None:
-    """Return the whole mark that a rule asks for, None for no or another question."""
-    mark = rule.mark
-    return mark.value if mark is not None and mark.mask == WHOLE_MARK and not mark.negated else None
-
-
-def _egress(rule: IptablesRule) -> Address | None:
-    """Return the one address that a rule translates to, None for a range or ports."""
-    try:
-        return ip_address(rule.argument("--to-source") or "") if len(rule.arguments) == 2 else None
-    except ValueError:
-        return None
+def _rules_of(paths: tuple[_Path, ...], rules: ScriptRules) -> Iterator[IptablesRule]:
+    """Yield the rules that nobody needs once these tenants are ours: each standing of each of them."""
+    links = {path.link.name for path in paths}
+    marks = {(leg.hop.version, leg.mark) for path in paths for leg in path.legs}
+    nics = {path.link.parent for path in paths}
+    yield from (rule for rule in rules.marking if rule.incoming in links)
+    yield from (rule for rule in rules.translating if (rule.version, matched_mark(rule)) in marks)
+    yield from (rule for rule in rules.guarding if rule.incoming in nics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +146,10 @@ def _path(link: Macvlan, left: Leftovers, rules: ScriptRules) -> _Path:
     if link.parent is None:
         text = "the NIC that it stands on is in another network namespace"
         return _Path(link=link, findings=(_refused("ParentUnknown", link, text, "remove it"),))
-    hops = [have for have in left.addresses if have.link == link.name and not have.address.is_link_local]
+    mine = [have for have in left.addresses if have.link == link.name and not have.address.is_link_local]
+    hops = [have for have in mine if have.address.version == 4 or have.prefix_len == have.address.max_prefixlen]
     findings = list(_hop_findings(link, hops))
+    findings += [_made_by_itself(link, have) for have in mine if have not in hops]
     legs: list[_Leg] = []
     for have in sorted(hops, key=lambda have: (have.address.version, have.address)):
         leg, told = _leg(link, have.address, left, rules)
@@ -244,6 +181,11 @@ def _hop_findings(link: Macvlan, hops: list[HostAddress]) -> Iterator[Finding]:
             yield _refused("NextHopNotHost", link, text, fix)
 
 
+def _made_by_itself(link: Macvlan, have: HostAddress) -> Finding:
+    text = f"{have.address}/{have.prefix_len} is no host address; it looks like autoconfiguration, and is not imported"
+    return _finding("AddressIgnored", link, text, Severity.NOTE, "")
+
+
 def _leg(link: Macvlan, hop: Address, left: Leftovers, rules: ScriptRules) -> tuple[_Leg | None, list[Finding]]:
     """Return the way of one family as the kernel takes it now, and what is odd about it."""
     findings: list[Finding] = []
@@ -255,23 +197,23 @@ def _leg(link: Macvlan, hop: Address, left: Leftovers, rules: ScriptRules) -> tu
         )
         fix = f"{program} -t mangle -A PREROUTING -i {link.name} -j MARK --set-mark N, or remove the link"
         return None, [_refused("MarkMissing", link, text, fix)]
-    findings += _one_of_several(link, "marks", marking, [_mark(rule) for rule in marking], last=True)
-    mark = _mark(marking[-1]) or 0
-    translating = [rule for rule in rules.translating if (_matched(rule), rule.version) == (mark, hop.version)]
+    findings += _one_of_several(link, "marks", marking, [mark_of(rule) for rule in marking], last=True)
+    mark = mark_of(marking[-1]) or 0
+    translating = [rule for rule in rules.translating if (matched_mark(rule), rule.version) == (mark, hop.version)]
     if not translating:
         text = f"no rule translates its mark {mark:#x} (IPv{hop.version}), so pod addresses leak"
         fix = f"{program} -t nat -A POSTROUTING -o UPLINK -m mark --mark {mark:#x} -j SNAT --to-source EGRESSIP"
         return None, [*findings, _refused("TranslationMissing", link, text, fix)]
-    targets = [f"{_egress(rule)} on {rule.outgoing}" for rule in translating]
+    targets = [f"{egress_of(rule)} on {rule.outgoing}" for rule in translating]
     findings += _one_of_several(link, "translations", translating, targets, last=False)
-    egress, uplink = _egress(translating[0]), LinkName(translating[0].outgoing)
+    egress, uplink = egress_of(translating[0]), LinkName(translating[0].outgoing)
     assert egress is not None
     findings += _egress_findings(link, egress, uplink, left.addresses)
     return _Leg(hop=hop, mark=mark, egress=egress, uplink=uplink), findings
 
 
 def _one_of_several(
-    link: Macvlan, what: str, rules: list[IptablesRule], values: list[object], *, last: bool
+    link: Macvlan, what: str, rules: list[IptablesRule], values: Sequence[object], *, last: bool
 ) -> Iterator[Finding]:
     """Say when rules stand twice, or contradict each other; between the two iptables there is no order to go by."""
     if len(rules) == 1:
@@ -306,17 +248,16 @@ def _egress_findings(
 
 def _collisions(paths: list[_Path]) -> dict[str, list[Finding]]:
     """Return, by tenant, what it shares with another and must not: a mark, a next hop, an egress IP."""
-    users: dict[tuple[str, int, object], list[_Path]] = defaultdict(list)
+    users: dict[tuple[str, int], list[_Path]] = defaultdict(list)
     for path in paths:
         for leg in path.legs:
-            for what, value in (("mark", leg.mark), ("next hop", leg.hop), ("egress IP", leg.egress)):
-                users[what, leg.hop.version, value].append(path)
+            for shared in (f"mark {leg.mark:#x}", f"next hop {leg.hop}", f"egress IP {leg.egress}"):
+                users[shared, leg.hop.version].append(path)
     found: dict[str, list[Finding]] = defaultdict(list)
-    for (what, _, value), several in users.items():
+    for (shared, _), several in users.items():
         for path in several if len(several) > 1 else ():
             others = ", ".join(other.link.name for other in several if other is not path)
-            shown = f"{value:#x}" if isinstance(value, int) else f"{value}"
-            text = f"it shares the {what} {shown} with {others}: they leave as each other"
+            text = f"it shares the {shared} with {others}: they leave as each other"
             fix = "add one of them anew with values of its own, or remove it"
             found[path.name].append(_refused("Shared", path.link, text, fix))
     return dict(found)
@@ -325,15 +266,15 @@ def _collisions(paths: list[_Path]) -> dict[str, list[Finding]]:
 def _orphans(left: Leftovers, rules: ScriptRules, paths: list[_Path]) -> Iterator[Finding]:
     """Say what has no counterpart; it is left alone."""
     links = {path.link.name for path in paths}
-    marks = {(rule.version, _mark(rule)) for rule in rules.marking}
-    egress = {_egress(rule) for rule in rules.translating}
+    marks = {(rule.version, mark_of(rule)) for rule in rules.marking}
+    egress = {egress_of(rule) for rule in rules.translating}
     uplinks = {rule.outgoing for rule in rules.translating}
     for rule in rules.marking:
         if rule.incoming not in links:
             yield _orphan(rule.place, f"marks what enters by {rule.incoming}, which does not exist")
     for rule in rules.translating:
-        if (rule.version, _matched(rule)) not in marks:
-            yield _orphan(rule.place, f"translates the mark {_matched(rule):#x}, which no rule sets")
+        if (rule.version, matched_mark(rule)) not in marks:
+            yield _orphan(rule.place, f"translates the mark {matched_mark(rule):#x}, which no rule sets")
     for have in sorted(left.addresses, key=str):
         if have.link in uplinks and have.prefix_len == have.address.max_prefixlen and have.address not in egress:
             place = f"{have.address}/{have.prefix_len} on {have.link}"

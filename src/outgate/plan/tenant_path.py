@@ -1,7 +1,7 @@
 """One tenant's way through the gateway: its link and next hop, its mark, its sources, its egress IPs.
 
-The mark is the pivot: links and sources map to it, addresses and limits hang on it. Which of several egress IPs a
-source gets is decided by the hash that the kernel uses (`model.spread`); the mark's low bits say so while it is chosen.
+The mark is the pivot: links and sources map to it, addresses and limits hang on it. Its low byte says which of several
+egress IPs a source gets, by the hash that the kernel uses (`model.spread`).
 """
 
 from __future__ import annotations
@@ -85,17 +85,17 @@ def alternative_name(tenant: str) -> str:
 
 
 def slot_mark(mark: Mark, slot: int) -> Mark:
-    """Return the mark that a tenant's first packet has while one of several egress IPs is chosen."""
+    """Return the mark of a tenant's packet that leaves by egress IP number `slot`."""
     return Mark(mark | slot)
 
 
-def egress_ip_of(own: tuple[Address, ...], source: Address) -> Address:
-    """Return which of a tenant's egress IPs (of the source's family, not empty) a source gets: stable per source."""
-    return own[bucket(source) % len(own)]
+def slot_of(source: Address, slots: int) -> int:
+    """Return which of `slots` egress IPs a source gets: stable per source, about even over sources."""
+    return bucket(source) % slots if slots > 1 else 0
 
 
 class _Path:
-    """A tenant's mark, and its held egress IPs by family."""
+    """A tenant's held egress IPs by family, and its marks."""
 
     def __init__(self, facts: TenantFacts) -> None:
         self.facts = facts
@@ -104,7 +104,8 @@ class _Path:
         held = {claim.address for claim in facts.egress}
         self.own = {v: tuple(ip for ip in facts.own if ip.version == v and ip in held) for v in (4, 6)}
         self.families = tuple(v for v in (4, 6) if self.own[v])
-        self.spread = any(len(mine) > 1 for mine in self.own.values())
+        self.slots = max(1, *(len(self.own[v]) for v in (4, 6)))
+        self.marks = tuple(slot_mark(self.mark, slot) for slot in range(self.slots))
 
 
 _Wanted = tuple[Resource, str, str]
@@ -113,15 +114,16 @@ _Wanted = tuple[Resource, str, str]
 def _identity(path: _Path) -> Iterator[_Wanted]:
     """Yield what tells this tenant's packets: its link, or its pods' addresses."""
     tenant, name = path.tenant, path.tenant.name
-    yield Element("tenants", (path.mark,)), "mark", f"{name} has mark {path.mark:#x}"
+    for mark in path.marks:
+        yield Element("tenant_of", (mark,), path.mark), "mark", f"{name} has mark {path.mark:#x}"
     if isinstance(tenant.identity, NextHopIdentity):
         link = path.facts.allocation.link
         yield Element("inner", (link,)), "link", f"{link} is {name}'s next hop"
-        yield Element("id_link", (link,), path.mark), "identity", f"what enters by {link} is {name}'s"
+        yield from _told_by(path, link, f"what enters by {link} is {name}'s")
         for old in path.facts.adopted:
             text = f"{old} was {name}'s before outgate, and neighbours may still send to its MAC"
             yield Element("inner", (old,)), "adopted", text
-            yield Element("id_link", (old,), path.mark), "adopted", text
+            yield from _told_by(path, old, text)
         yield from _source_check(path)
         return
     for cidr in tenant.identity.cidrs:
@@ -134,15 +136,29 @@ def _identity(path: _Path) -> Iterator[_Wanted]:
     yield from _pods(path, "id_pod")
 
 
+def _told_by(path: _Path, link: LinkName, text: str) -> Iterator[_Wanted]:
+    """Yield what gives packets of a link their mark: one, or one per hash of the source when there are several."""
+    if path.slots == 1:
+        yield Element("id_link", (link,), path.mark), "identity", text
+        return
+    yield Element("spread", (link,)), "identity", f"{text}; of {path.slots} egress IPs a source keeps to one"
+    for number in range(BUCKETS):
+        mark = slot_mark(path.mark, number % path.slots)
+        shown = f"sources of hash {number} use egress IP {number % path.slots + 1}"
+        yield Element("id_spread", (link, number), mark), "identity", shown
+
+
 def _source_check(path: _Path) -> Iterator[_Wanted]:
     name = path.tenant.name
     match path.tenant.source_check:
         case SourceCheck.OFF:
             return
         case SourceCheck.NODE_SUBNETS:
-            yield Element("check_nodes", (path.mark,)), "source-check", f"{name}'s next hop is for pods of known nodes"
+            for mark in path.marks:
+                yield Element("check_nodes", (mark,)), "source-check", f"{name}'s next hop is for pods of known nodes"
         case SourceCheck.PODS:
-            yield Element("check_pods", (path.mark,)), "source-check", f"{name}'s next hop is for its own pods"
+            for mark in path.marks:
+                yield Element("check_pods", (mark,)), "source-check", f"{name}'s next hop is for its own pods"
             yield from _pods(path, "pods_of")
 
 
@@ -151,7 +167,8 @@ def _pods(path: _Path, name: str) -> Iterator[_Wanted]:
     for pod in path.facts.pods:
         for address in pod.addresses:
             if address.version in path.families:
-                key, value = ((address,), path.mark) if name == "id_pod" else ((path.mark, address), None)
+                mark = slot_mark(path.mark, slot_of(address, path.slots))
+                key, value = ((address,), mark) if name == "id_pod" else ((mark, address), None)
                 yield (
                     Element(f"{name}{address.version}", key, value),
                     "pod",
@@ -183,19 +200,18 @@ def _addresses(path: _Path) -> Iterator[_Wanted]:
 def _translation(path: _Path) -> Iterator[_Wanted]:
     """Yield which source a packet gets: per destination first, else the tenant's own; and all that it may have."""
     name = path.tenant.name
-    if path.spread:
-        yield Element("spread", (path.mark,)), "spread", f"{name} has several egress IPs, and a source keeps to one"
     for version in path.families:
         mine = path.own[version]
-        for slot in range(BUCKETS if path.spread else 1):
+        for slot, mark in enumerate(path.marks):
             ip = mine[slot % len(mine)]
-            yield Element(f"snat{version}", (slot_mark(path.mark, slot),), ip), "snat", f"{name} leaves as {ip}"
+            yield Element(f"snat{version}", (mark,), ip), "snat", f"{name} leaves as {ip}"
         for span, ip in _special(path, version):
-            text = f"{name} leaves as {ip} towards {span}"
-            yield Element(f"snat_to{version}", (path.mark, span), ip), "snat", text
+            for mark in path.marks:
+                yield Element(f"snat_to{version}", (mark, span), ip), "snat", f"{name} leaves as {ip} towards {span}"
     for address in (*(claim.address for claim in path.facts.egress), *(address for address, _ in path.facts.retiring)):
         yield Element(f"egress{address.version}", (address,)), "egress-ip", f"{address} is {name}'s"
-        yield Element(f"own{address.version}", (path.mark, address)), "own", f"{name} may leave as {address}"
+        for mark in path.marks:
+            yield Element(f"own{address.version}", (mark, address)), "own", f"{name} may leave as {address}"
 
 
 def _special(path: _Path, version: int) -> list[tuple[Span, Address]]:
