@@ -72,11 +72,6 @@ DUMP_ROUTES = {
 
 def new_macvlan(index: int, name: LinkName, parent: int, mac: Mac) -> bytes:
     """Create a macvlan in bridge mode, down, under an ifindex of our choice, so that what follows can name it."""
-    kind = nest(
-        uapi.IFLA_LINKINFO,
-        attr(uapi.IFLA_INFO_KIND, b"macvlan"),
-        nest(uapi.IFLA_INFO_DATA, _u32(uapi.IFLA_MACVLAN_MODE, uapi.MACVLAN_MODE_BRIDGE)),
-    )
     place = IFINFOMSG.pack(uapi.AF_UNSPEC, 0, index, 0, 0)
     return pack(
         uapi.RTM_NEWLINK, CREATE | EXCL, place + link_name(name) + _u32(uapi.IFLA_LINK, parent) + link_mac(mac) + kind
@@ -85,12 +80,7 @@ def new_macvlan(index: int, name: LinkName, parent: int, mac: Mac) -> bytes:
 
 def set_mode(index: int) -> bytes:
     """Put a macvlan into bridge mode again."""
-    kind = nest(
-        uapi.IFLA_LINKINFO,
-        attr(uapi.IFLA_INFO_KIND, b"macvlan"),
-        nest(uapi.IFLA_INFO_DATA, _u32(uapi.IFLA_MACVLAN_MODE, uapi.MACVLAN_MODE_BRIDGE)),
-    )
-    return pack(uapi.RTM_NEWLINK, 0, IFINFOMSG.pack(uapi.AF_UNSPEC, 0, index, 0, 0) + kind)
+    return pack(uapi.RTM_NEWLINK, 0, IFINFOMSG.pack(uapi.AF_UNSPEC, 0, index, 0, 0) + _bridge_macvlan())
 
 
 def set_link(index: int, *attributes: bytes, flags: int = 0, mask: int = 0) -> bytes:
@@ -240,6 +230,11 @@ def get_route(addresses: tuple[Address, Address | None], mark: Mark, incoming: i
 
 def _u32(kind: int, value: int) -> bytes:
     return attr(kind, _U32.pack(value))
+
+
+def _bridge_macvlan() -> bytes:
+    mode = _u32(uapi.IFLA_MACVLAN_MODE, uapi.MACVLAN_MODE_BRIDGE)
+    return nest(uapi.IFLA_LINKINFO, attr(uapi.LINKINFO_KIND, b"macvlan"), nest(uapi.LINKINFO_BY_KIND, mode))
 
 
 def _alternative(kind: int, flags: int, index: int, name: str) -> bytes:

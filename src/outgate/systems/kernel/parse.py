@@ -157,9 +157,9 @@ def parse_link(payload: bytes) -> SeenLink:
     _, _, index, flags, _ = IFINFOMSG.unpack_from(payload)
     found = _attributes(payload, IFINFOMSG.size)
     mac = found.get(uapi.IFLA_ADDRESS, b"")
-    info = _attributes(found.get(uapi.IFLA_LINKINFO, b""))
-    kind = _text(info.get(uapi.IFLA_INFO_KIND, b""))
-    macvlan = _attributes(info.get(uapi.IFLA_INFO_DATA, b"")) if kind == "macvlan" else {}
+    about = _attributes(found.get(uapi.IFLA_LINKINFO, b""))
+    kind = _text(about.get(uapi.LINKINFO_KIND, b""))
+    macvlan = _attributes(about.get(uapi.LINKINFO_BY_KIND, b"")) if kind == "macvlan" else {}
     families = _attributes(found.get(uapi.IFLA_AF_SPEC, b""))
     ipv4 = _attributes(families.get(uapi.AF_INET, b""))
     ipv6 = _attributes(families.get(uapi.AF_INET6, b""))
