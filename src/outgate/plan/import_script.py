@@ -247,16 +247,21 @@ def _egress_findings(
 
 
 def _collisions(paths: list[_Path]) -> dict[str, list[Finding]]:
-    """Return, by tenant, what it shares with another and must not: a mark, a next hop, an egress IP."""
+    """Return, by tenant, what it shares with another and must not: a mark (its egress IP then too), an address."""
     users: dict[tuple[str, int], list[_Path]] = defaultdict(list)
     for path in paths:
         for leg in path.legs:
             for shared in (f"mark {leg.mark:#x}", f"next hop {leg.hop}", f"egress IP {leg.egress}"):
                 users[shared, leg.hop.version].append(path)
     found: dict[str, list[Finding]] = defaultdict(list)
+    told: set[tuple[str, ...]] = set()
     for (shared, _), several in users.items():
-        for path in several if len(several) > 1 else ():
-            others = ", ".join(other.link.name for other in several if other is not path)
+        names = tuple(path.link.name for path in several)
+        if len(several) == 1 or names in told:
+            continue
+        told.add(names)
+        for path in several:
+            others = ", ".join(name for name in names if name != path.link.name)
             text = f"it shares the {shared} with {others}: they leave as each other"
             fix = "add one of them anew with values of its own, or remove it"
             found[path.name].append(_refused("Shared", path.link, text, fix))
