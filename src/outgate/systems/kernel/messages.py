@@ -73,9 +73,8 @@ DUMP_ROUTES = {
 def new_macvlan(index: int, name: LinkName, parent: int, mac: Mac) -> bytes:
     """Create a macvlan in bridge mode, down, under an ifindex of our choice, so that what follows can name it."""
     place = IFINFOMSG.pack(uapi.AF_UNSPEC, 0, index, 0, 0)
-    return pack(
-        uapi.RTM_NEWLINK, CREATE | EXCL, place + link_name(name) + _u32(uapi.IFLA_LINK, parent) + link_mac(mac) + kind
-    )
+    found = link_name(name) + _u32(uapi.IFLA_LINK, parent) + link_mac(mac) + _bridge_macvlan()
+    return pack(uapi.RTM_NEWLINK, CREATE | EXCL, place + found)
 
 
 def set_mode(index: int) -> bytes:
