@@ -115,12 +115,20 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_anew(tmp_path: Pat
         assert lock.path.exists()
 
 
-def test_a_pid_that_was_used_again_is_not_said_to_be_the_holder(tmp_path: Path) -> None:
-    with acquire(place(tmp_path)) as lock:
-        content = json.loads(lock.path.read_text())
-        lock.path.write_text(json.dumps({**content, "ticks": content["ticks"] + 1}))
+def test_a_holder_in_a_container_is_named_with_a_warning_about_its_pid(tmp_path: Path) -> None:
+    in_a_container = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    with holder(tmp_path, within=in_a_container) as first:
+        assert said(first) == "held"
 
-        with pytest.raises(AlreadyRunning, match="a process that has just begun, or that lives in another PID") as held:
+        with pytest.raises(AlreadyRunning, match=r"pid 1 \(.*which is not to be seen from here \(in a container\?\)"):
+            acquire(place(tmp_path))
+
+
+def test_a_holder_that_has_not_said_its_name_yet_is_reported_all_the_same(tmp_path: Path) -> None:
+    with acquire(place(tmp_path)) as lock:
+        lock.path.write_text("")
+
+        with pytest.raises(AlreadyRunning, match="namespace: a process that has just begun") as held:
             acquire(place(tmp_path))
         assert held.value.holder is None
 

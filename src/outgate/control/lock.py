@@ -42,13 +42,19 @@ class Holder:
 
 
 class AlreadyRunning(OutgateError):
-    """Somebody else writes to this network namespace; `holder` is None when it has not said its name yet."""
+    """Somebody else writes to this network namespace; `holder` is None when it has not said its name yet.
+
+    `seen` says whether that process is to be seen from here; one in a container has another pid there.
+    """
 
     exit_code = EX_TEMPFAIL
 
-    def __init__(self, holder: Holder | None) -> None:
-        who = str(holder) if holder else "a process that has just begun, or that lives in another PID namespace"
-        super().__init__(f"another outgate has this network namespace: {who}. Stop it first, or ask it by its socket")
+    def __init__(self, holder: Holder | None, *, seen: bool = True) -> None:
+        who = str(holder) if holder else "a process that has just begun"
+        where = "" if seen or not holder else ", which is not to be seen from here (in a container?)"
+        super().__init__(
+            f"another outgate has this network namespace: {who}{where}. Stop it first, or ask it by its socket"
+        )
         self.holder = holder
 
 
@@ -88,7 +94,7 @@ def acquire(place: Place) -> Lock:
         except BlockingIOError:
             holder = _named(descriptor)
             os.close(descriptor)
-            raise AlreadyRunning(holder) from None
+            raise AlreadyRunning(holder, seen=holder is not None and _ticks(holder.pid) == holder.ticks) from None
         if _is_at(descriptor, place.lock):
             break
         os.close(descriptor)  # somebody removed the file between open and lock: what we hold guards nothing
@@ -138,9 +144,8 @@ def _ticks(pid: int) -> int | None:
 
 
 def _named(descriptor: int) -> Holder | None:
-    """Return who the file names, if that process lives: what a killed holder wrote is not said of its successor."""
+    """Return who the file names; the holder writes that at once, so an older name stands there for a moment only."""
     try:
-        holder = Holder(**json.loads(os.pread(descriptor, 4096, 0)))
+        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
     except (ValueError, TypeError):
         return None
-    return holder if _ticks(holder.pid) == holder.ticks else None
