@@ -203,8 +203,12 @@ def delete_nexthop(number: int) -> bytes:
 
 
 def new_rule(rule: Rule) -> bytes:
-    """Add a policy rule of ours, unless the same stands there."""
-    return pack(uapi.RTM_NEWRULE, CREATE | EXCL, _rule(rule))
+    """Add a policy rule of ours beside whatever stands there.
+
+    Not exclusively: the kernel would take a foreign rule that has a TOS for the same as ours that has none
+    (`fib4_rule_compare`), and refuse a guard. Two rules of one meaning and two owners do no harm.
+    """
+    return pack(uapi.RTM_NEWRULE, CREATE, _rule(rule))
 
 
 def delete_rule(rule: Rule) -> bytes:

@@ -35,7 +35,6 @@ from outgate.systems.netlink import NetlinkSocket
 _GONE = {errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL}  # what was to be dropped is not there
 _TAKEN = {
     Route: "a route that is not ours stands in its place",
-    Rule: "the same rule stands there, and is not ours",
     LinkAddress: "the address stands there, and is not ours",
 }
 
