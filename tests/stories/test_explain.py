@@ -259,7 +259,7 @@ def test_what_happens_now_comes_first_where_the_kernel_does_otherwise() -> None:
     (answer,) = told.answers
     assert told.standing is Standing.DEGRADED
     assert answer.agrees is False
-    assert ": is rejected by gw1: without the table, " in told.headline
+    assert ": is rejected by gw1: the table is missing, and " in told.headline
     assert told.headline.endswith("Wanted: leaves gw1 by enp7s0 as 192.168.55.113")
     assert answer.parting.startswith(
         "wanted (identity): mark 0x100; found (identity): the table inet outgate is not there"

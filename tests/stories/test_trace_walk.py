@@ -39,6 +39,7 @@ from outgate.model.net import (
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired, Facts, Resource
 from outgate.trace.steps import Disposition, Packet, Place, Trace, Verdict
+from outgate.trace.table import STRANGER
 from outgate.trace.walk import arrive_by, walk
 from outgate.trace.world import World, world_of_actual, world_of_desired
 from tests.stories.cluster import (
@@ -134,7 +135,7 @@ def test_a_mark_that_somebody_else_put_on_the_packet_is_worth_nothing_on_an_inne
 
 def test_stale_arp_sends_the_packet_to_the_nic_itself_and_it_is_rejected_there() -> None:
     trace = walk(gateway(), packet(incoming=ENP1S0))
-    assert (trace.disposition, trace.mark) == (Disposition.REJECTED, 0)
+    assert (trace.disposition, trace.mark) == (Disposition.REJECTED, STRANGER)
     assert trace.decided_by is not None
     assert trace.decided_by.place is Place.IDENTITY
 
@@ -235,7 +236,7 @@ def test_a_flushed_ruleset_leaves_policy_routing_to_refuse() -> None:
     assert trace.disposition is Disposition.REJECTED
     assert trace.decided_by is not None
     assert isinstance(trace.decided_by.resource, Rule)
-    assert "without the table" in trace.reason
+    assert "the table is missing" in trace.reason
 
 
 def test_without_table_and_policy_rules_a_pod_would_leave_untranslated_and_the_trace_says_so() -> None:
@@ -252,7 +253,7 @@ def test_an_edited_table_makes_the_walk_unsure() -> None:
 
 @pytest.mark.parametrize(
     ("gone", "place"),
-    [("id_link", Place.IDENTITY), ("tenants", Place.GUARD), ("snat4", Place.GUARD), ("own4", Place.GUARD)],
+    [("id_link", Place.IDENTITY), ("snat4", Place.GUARD), ("own4", Place.GUARD)],
 )
 def test_a_missing_element_stops_the_packet_and_never_opens_a_way(gone: str, place: Place) -> None:
     trace = from_blue(without(in_set(gone)))

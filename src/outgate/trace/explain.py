@@ -233,7 +233,7 @@ def _fails(trace: Trace) -> bool:
 def _specials(world: World, trace: Trace) -> Iterator[Special]:
     """Yield the destinations that this packet's tenant treats apart, from the elements that do so."""
     version = trace.packet.source.version
-    if not trace.mark:
+    if not trace.mark & TENANT_MASK:
         return
     for key, element in sorted(world.elements.get(f"snat_to{version}", {}).items(), key=lambda item: str(item[0][1])):
         span = key[1]

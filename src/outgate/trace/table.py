@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from outgate.model.net import Address, LinkName, Mark
+from outgate.model.net import NO_MARK, Address, LinkName, Mark
 from outgate.model.ruleset import Element, Part, Value
 from outgate.model.spread import bucket
 from outgate.trace.steps import Disposition, Packet, Place, Step, Verdict
 from outgate.trace.world import World
 
-PASSING = Mark(0xFF)  # of packets that are not outgate's to protect; lies beside the field of tenants
+STRANGER, PASSING = (
+    Mark(0xFE),
+    Mark(0xFF),
+)  # nobody's packet, and one that is not outgate's to protect: no tenants' marks
 _CHECKS = (("check_pods", "pods_of", "pod of the tenant"), ("check_nodes", "nodes", "pod of a known node"))
 _ICMP = ("icmp", "icmpv6", "ipv6-icmp")
 
@@ -43,28 +46,27 @@ def enters_inner(world: World, link: LinkName) -> bool:
 
 
 def identify(world: World, packet: Packet) -> tuple[Mark, Step]:
-    """Return the mark that says whose packet this is, 0 for nobody's, and the step that says why (chain `entered`)."""
+    """Return the mark that says whose packet this is, and the step that says why (chain `entered`)."""
     link, source, version = packet.incoming, packet.source, packet.source.version
     chosen = world.element("id_link", link)
+    if world.element("spread", link) is not None:
+        chosen = world.element("id_spread", link, bucket(source))
     on_nic = world.element("nics", link) is not None
     if on_nic:
-        named = world.element(f"id_pod{version}", source) or world.covering(f"id_net{version}", source)
-        chosen = named or chosen
+        chosen = world.element(f"id_pod{version}", source) or world.covering(f"id_net{version}", source) or chosen
     if chosen is None or not isinstance(chosen.value, int):
         passing = world.covering(f"passing{version}", link, source) if on_nic else None
         if passing is not None:
-            text = f"{source} is not protected, it passes"
-            return PASSING, _step(world, Place.IDENTITY, passing, text)
-        return Mark(0), Step(place=Place.IDENTITY, text=_nobody(packet, on_nic=on_nic))
-    mark = Mark(chosen.value)
-    because = world.because(chosen)
+            return PASSING, _step(world, Place.IDENTITY, passing, f"{source} is not protected, it passes")
+        return STRANGER, Step(place=Place.IDENTITY, text=_nobody(packet, on_nic=on_nic))
+    mark, because = Mark(chosen.value), world.because(chosen)
     text = f"mark {mark:#x}" + ("" if because else f" by {chosen}")
     return mark, Step(place=Place.IDENTITY, text=text, because=because, resource=chosen)
 
 
 def refuse_stranger(who: Step, mark: Mark, *, local: bool) -> Stop | None:
     """Refuse what is nobody's and goes further than this machine (chain `stranger`); `who` is the identity step."""
-    if mark or local:
+    if mark != STRANGER or local:
         return None
     step = Step(place=who.place, text=f"{who.text}: refused at once", verdict=Verdict.ENDS)
     return Stop(step, Disposition.REJECTED)
@@ -90,9 +92,8 @@ def pass_outward(world: World, passage: Passage) -> list[Step] | Stop:
     """Judge a packet that came by an inner or tenant link (chain `outward`)."""
     packet, mark, leaving = passage.packet, passage.mark, passage.leaving
     if mark == PASSING:
-        closed = world.element("closed", packet.incoming)
-        return _closed(world, packet, closed) if closed is not None else []
-    if not mark:
+        return []
+    if mark in (NO_MARK, STRANGER):
         text = f"{packet.source} came by {packet.incoming} and is no tenant's"
         return Stop(Step(place=Place.GATE, text=text, verdict=Verdict.ENDS), Disposition.REJECTED)
     checked = _check_source(world, packet, mark)
@@ -135,14 +136,9 @@ def translate(world: World, passage: Passage) -> tuple[Address, Step | None]:
     packet, mark = passage.packet, passage.mark
     version = packet.source.version
     leaves = enters_inner(world, packet.incoming) and world.element("uplinks", passage.leaving) is not None
-    if not leaves or mark == PASSING:
+    if not leaves or mark in (STRANGER, PASSING):
         return packet.source, None
-    if world.element("tenants", mark) is None:
-        return packet.source, Step(place=Place.SNAT, text=f"mark {mark:#x} is no tenant's: the source stays")
-    chosen = world.covering(f"snat_to{version}", mark, packet.destination)
-    if chosen is None:
-        slot = bucket(packet.source) if world.element("spread", mark) is not None else 0
-        chosen = world.element(f"snat{version}", Mark(mark | slot))
+    chosen = world.covering(f"snat_to{version}", mark, packet.destination) or world.element(f"snat{version}", mark)
     egress_ip = address_of(chosen.value) if chosen is not None else None
     if egress_ip is None:
         return packet.source, Step(place=Place.SNAT, text=f"mark {mark:#x} has no egress IP: the source stays")
@@ -152,28 +148,34 @@ def translate(world: World, passage: Passage) -> tuple[Address, Step | None]:
 def leave(world: World, passage: Passage, source: Address) -> Step | Stop:
     """Judge what is about to leave, after translation (chains `guard` and `leaving`)."""
     packet, mark, version = passage.packet, passage.mark, source.version
-    if not enters_inner(world, packet.incoming):
+    if not enters_inner(world, packet.incoming) or not mark:
         hidden = world.covering(f"protected{version}", source)
         if hidden is None:
             return Step(place=Place.GUARD, text=f"passed, {source} is not protected")
-        text = f"{source} is protected, and did not come by an inner link"
+        text = f"{source} is protected, and has no mark of an inner link"
         return Stop(_step(world, Place.GUARD, hidden, text, ends=True), Disposition.DROPPED)
     if mark == PASSING:
         return Step(place=Place.GUARD, text=f"passed, {source} is not protected")
     own = world.element(f"own{version}", mark, source)
     if own is not None:
         return _step(world, Place.GUARD, own, f"passed as {source}")
-    inside = world.covering(f"internal{version}", passage.leaving, packet.destination) if mark else None
+    inside = world.covering(f"internal{version}", passage.leaving, packet.destination) if mark != STRANGER else None
     if inside is not None:
         return _step(world, Place.GUARD, inside, f"passed to {packet.destination}")
     text = f"{source} is no egress IP of mark {mark:#x}: it must not be seen outside"
     return Stop(Step(place=Place.GUARD, text=text, verdict=Verdict.ENDS), Disposition.DROPPED)
 
 
+def tenant_of(world: World, mark: Mark) -> Mark:
+    """Return the mark that connection tracking keeps of a packet's: its tenant's, without the egress IP's number."""
+    kept = world.element("tenant_of", mark)
+    return Mark(kept.value) if kept is not None and isinstance(kept.value, int) else NO_MARK
+
+
 def mark_of_answer(world: World, incoming: LinkName, mark: Mark) -> Mark:
-    """Return the mark that the answer to a flow with this mark gets back when it enters (chain `enter`)."""
-    known = world.element("uplinks", incoming) is not None and world.element("tenants", mark) is not None
-    return mark if known else Mark(0)
+    """Return the mark that the answer to a packet with this mark gets back when it enters (chain `enter`)."""
+    back = tenant_of(world, tenant_of(world, mark))
+    return back if world.element("uplinks", incoming) is not None else NO_MARK
 
 
 def address_of(value: Value) -> Address | None:
@@ -204,7 +206,8 @@ def _closed(world: World, packet: Packet, closed: Element) -> Stop:
 
 def _limits(world: World, mark: Mark) -> list[Step]:
     """Say which limits stand; whether one is reached depends on the traffic."""
-    found = (world.element(name, mark) for name in ("connections", "rates", "quotas"))
+    tenant = tenant_of(world, mark)
+    found = (world.element(name, tenant) for name in ("connections", "rates", "quotas"))
     limits = ((limit, world.because(limit)) for limit in found if limit is not None)
     return [
         _step(world, Place.LIMIT, limit, "what exceeds it is stopped" if because else f"{limit}")

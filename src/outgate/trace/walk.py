@@ -263,7 +263,11 @@ def _discarded(world: World, found: Found) -> Step:
     by = found.route if found.route is not None else found.rule
     place = Place.ROUTE if found.route is not None else Place.RULE
     because = world.because(by)
-    text = f"`{by}`" if found.route is not None or world.table is not None else f"without the table, `{by}` decides"
+    text = (
+        f"`{by}`"
+        if found.route is not None or world.table is not None
+        else f"the table is missing, and `{by}` refuses the packet"
+    )
     return Step(place=place, text=text, verdict=Verdict.ENDS, because=because, resource=by, over=found.over)
 
 
