@@ -26,14 +26,14 @@ def findings_text(findings: Iterable[Finding], style: Style = PLAIN) -> str:
     return "\n".join([*lines, summary(every)])
 
 
-def finding_lines(findings: Iterable[Finding], style: Style, *, indent: int = 0) -> list[str]:
-    """Return the lines of findings, without the count. Of many with the same reason the first ones are shown."""
+def finding_lines(findings: Iterable[Finding], style: Style, *, indent: int = 0, most: int = MANY) -> list[str]:
+    """Return the lines of findings, without the count. Of many with the same reason the first `most` are shown."""
     groups: dict[tuple[Severity, str], list[Finding]] = defaultdict(list)
     for finding in ordered(findings):
         groups[finding.severity, finding.reason].append(finding)
     lines: list[str] = []
     for (_, reason), same in groups.items():
-        shown = same if style.whole or len(same) <= MANY + 1 else same[:MANY]
+        shown = same if style.whole or len(same) <= most + 1 else same[:most]
         for finding in shown:
             lines += _one(finding, style, indent)
         if len(same) > len(shown):
@@ -57,7 +57,7 @@ def findings_document(findings: Iterable[Finding]) -> dict[str, Plain]:
 
 
 def _one(finding: Finding, style: Style, indent: int) -> list[str]:
-    word = Cell(_WORD[finding.severity], TONE[finding.severity])
+    word = Cell(f"{_WORD[finding.severity]:7}", TONE[finding.severity])
     rows: list[Row] = [[word, f"{finding.about} {finding.reason}"], ["", finding.text]]
     rows += [["", f"fix: {finding.fix}"]] if finding.fix else []
     origin = str(finding.origin) if finding.origin is not None else ""

@@ -23,10 +23,10 @@ from outgate.report.layout import MANY, PLAIN, Cell, Row, Style, Tone, columns, 
 from outgate.report.plain import Plain, document
 
 _OBJECT = re.compile(r"[A-Z][A-Za-z]+/\S+")
-_NOBODY = "nobody any more"
+_NOBODY = "objects that are gone"
 # Elements that hang on others and decide nothing alone: told by number, one line for all of an object
 _FOLDED = re.compile(
-    r"(tenants|inner|own|egress|sent|received|opened|check_pods|check_nodes|id_pod|pods_of|nodes)[46]?"
+    r"(tenant_of|id_spread|inner|own|egress|sent|received|opened|check_pods|check_nodes|id_pod|pods_of|nodes)[46]?"
 )
 
 
@@ -88,7 +88,7 @@ def planned_text(planned: Planned, style: Style = PLAIN) -> str:
     lines = _groups(every, planned, style)
     lines += _probe_lines(planned.desired.probes, style)
     lines += _flow_lines(planned, style)
-    lines += finding_lines(planned.desired.findings, style)
+    lines += finding_lines(planned.desired.findings, style, most=3)
     lines += [""] if lines else []
     foreign = _foreign(planned.facts)
     lines += paragraph(f"not touched: {foreign}", style, tone=Tone.FAINT) if foreign else []
@@ -199,7 +199,9 @@ def _change_rows(changes: Sequence[Change], style: Style) -> list[Row]:
     folded = [] if style.whole else [c for c in changes if isinstance(c.resource, Element) and _is_folded(c.resource)]
     told = [change for change in changes if change not in set(folded)]
     most = len(told) if style.whole or len(told) <= MANY + 1 else MANY
-    rows = [_change_row(change) for change in told[:most]]
+    reasons = [change.because.text if change.because else _gone(change) for change in told[:most]]
+    fresh = [reason if reason != last else "" for reason, last in zip(reasons, ["", *reasons], strict=False)]
+    rows = [_change_row(change, reason) for change, reason in zip(told, fresh, strict=False)]
     if len(told) > most:
         rows.append(["", "", Cell(f"and {len(told) - most} more", Tone.FAINT)])
     for sign in Sign:
@@ -211,10 +213,9 @@ def _change_rows(changes: Sequence[Change], style: Style) -> list[Row]:
     return rows
 
 
-def _change_row(change: Change) -> Row:
+def _change_row(change: Change, reason: str) -> Row:
     kind, text = _words(change.resource)
-    was = f" (was {_words(change.was)[1]})" if change.was is not None else ""
-    reason = change.because.text if change.because else _gone(change)
+    was = f" (was {_old(change.was)})" if change.was is not None else ""
     return [Cell(change.sign.value, _TONE[change.sign]), kind, text + was, Cell(reason, Tone.FAINT)]
 
 
@@ -237,9 +238,16 @@ def _words(resource: Resource) -> tuple[str, str]:
             return "nft", str(resource).removeprefix("nft ")
 
 
+def _old(resource: Resource) -> str:
+    """Return what a resource was: of a map's element the value, since the key is the same."""
+    if isinstance(resource, Element) and resource.value is not None:
+        return hex(resource.value) if isinstance(resource.value, int) else str(resource.value)
+    return _words(resource)[1]
+
+
 def _gone(change: Change) -> str:
     if isinstance(change.resource, Route):
-        return "no node has this subnet behind this address any more"
+        return "no node has this subnet here any more"
     return "no object asks for it any more"
 
 

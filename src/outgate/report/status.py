@@ -39,7 +39,7 @@ def status_text(status: Status, style: Style = PLAIN) -> str:
     lines += ["", *_tenant_lines(status.tenants, style)] if status.tenants else []
     lines += _node_lines(status.nodes, style)
     if status.findings:
-        lines += ["", *finding_lines(status.findings, style)]
+        lines += ["", *finding_lines(status.findings, style, most=3)]
     hint = _hint(status)
     return "\n".join([*lines, *(["", *paragraph(f"hint: {hint}", style, tone=Tone.FAINT)] if hint else [])])
 
@@ -47,12 +47,8 @@ def status_text(status: Status, style: Style = PLAIN) -> str:
 def status_document(status: Status) -> dict[str, Plain]:
     """Return the document of kind Status."""
     names = ("gateway", "version", "health", "uptime_s", "sources", "rounds", "guard", "tenants", "nodes")
-    body = {name: getattr(status, name) for name in names} | {
-        "findings": ordered(status.findings),
-        "confirmation": status.confirmation,
-    }
-    body["uptimeSeconds"] = body.pop("uptime_s")
-    return document("Status", body)
+    body = {"uptimeSeconds" if name == "uptime_s" else name: getattr(status, name) for name in names}
+    return document("Status", body | {"findings": ordered(status.findings), "confirmation": status.confirmation})
 
 
 def _headline(status: Status) -> Row:
