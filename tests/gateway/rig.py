@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ LIMIT_S = 20.0  # generous: what takes this long has failed
 FAST = {"announce": {"probes": 1, "probeIntervalMilliseconds": 50}}  # stories that are not about probing
 
 
-def until(holds: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> float:
-    """Poll a stated condition until it holds; return the seconds it took, or fail naming it."""
+def until(
+    holds: Callable[[], object], what: str, limit_s: float = LIMIT_S, diagnosis: Callable[[], str] = str
+) -> float:
+    """Poll a stated condition until it holds; return the seconds it took, or fail naming it, with a diagnosis."""
     began = time.monotonic()
     while not holds():
-        assert time.monotonic() - began < limit_s, f"after {limit_s:.0f} s still not so: {what}"
+        if time.monotonic() - began > limit_s:
+            raise AssertionError(f"after {limit_s:.0f} s still not so: {what}\n{diagnosis()}")
         time.sleep(0.01)
     return time.monotonic() - began
 
@@ -86,12 +90,25 @@ class Rig:
             self.manifests.put_all(self.lab)
             self.manifests.put(egress_gateway(**FAST))
         self.start()
+        self.wait_until_served()
+
+    def wait_until_served(self) -> None:
+        """Return when every pod is seen as its tenant, over both families."""
         for pod in self.lab.pods:
             for version in (4, 6):
-                until(
-                    lambda p=pod, v=version: self.seen(p, v) == self.expected(p, v),
-                    f"{pod.name} is served over IPv{version}\n{self.tail()}",
-                )  # type: ignore[misc]
+                served = partial(self.is_served, pod, version)
+                until(served, f"{pod.namespace}/{pod.name} is served over IPv{version}", diagnosis=self.diagnosis)
+
+    def is_served(self, pod: Pod, version: int = 4) -> bool:
+        """Whether a pod is seen outside as its tenant's egress IP."""
+        return self.seen(pod, version) == self.expected(pod, version)
+
+    def diagnosis(self) -> str:
+        """Return what helps to understand a failure: status, neighbours, the daemon's log."""
+        status = self.outgate("gateway", "status")
+        neighbours = self.lab.gw.run(["ip", "neigh"]).stdout
+        links = self.lab.gw.run(["ip", "-br", "addr"]).stdout
+        return f"{status.stdout}{status.stderr}\n{links}\n{neighbours}\n{self.tail()}"
 
     def tail(self) -> str:
         """Return the end of the daemon's log."""

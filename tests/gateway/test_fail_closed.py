@@ -16,7 +16,7 @@ from outgate.lab.addresses import INNER_LINK, INNER_MAC, UPLINK
 from outgate.lab.manifests import egress_gateway
 from tests.gateway.rig import FAST, Rig, until
 
-BLUE_PORT, RED_PORT = 9001, 9002  # of the echo outside: the port tells whose packet it was
+BLUE_PORT, RED_PORT = 5001, 5002  # of the echo outside: the port tells whose packet it was
 PACKETS = 20
 
 pytestmark = pytest.mark.usefixtures("served")
