@@ -36,6 +36,8 @@ table inet theirs {
   }
   chain passing {
     type filter hook forward priority filter;
+    ct state vmap { established : accept, related : accept, invalid : drop }
+    iifname "enp7s0" ct state { established, related } accept
     oifname "enp1s0" accept
     meta mark & 0xffff00 != 0x0 accept
     ip saddr 10.0.0.0/8 accept
@@ -170,15 +172,27 @@ def test_marks_in_foreign_nftables_are_known_by_their_bits_and_outgates_own_tabl
 def test_a_forward_chain_that_ends_in_a_refusal_refuses_and_says_what_it_lets_pass(namespace: Namespace) -> None:
     namespace.run(("nft", "-f", "-"), input=NFTABLES)
     iptables(namespace, "filter", "-P FORWARD DROP", "iptables-legacy")
-    iptables(namespace, "filter", "-A FORWARD -i og-+ -o enp7s0 -j ACCEPT", "iptables-legacy")
+    for rule in (
+        "-A FORWARD -i og-+ -o enp7s0 -j ACCEPT",
+        "-A FORWARD -i enp7s0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A FORWARD -p tcp -j ACCEPT",
+        "-N LOOK",
+        "-A FORWARD -j LOOK",
+    ):
+        iptables(namespace, "filter", rule, "iptables-legacy")
 
     chains = {chain.place: chain for chain in reading(namespace).chains if chain.hook == "forward"}
 
     legacy, theirs = chains["iptables-legacy -t filter, FORWARD"], chains["nft table inet theirs, chain passing"]
-    assert legacy.refuses
-    assert legacy.accepts == (Acceptance(incoming="og-+", outgoing="enp7s0"),)
-    assert theirs.refuses
+    assert (legacy.refuses, legacy.jumps) == (True, True)
+    assert legacy.accepts == (
+        Acceptance(incoming="og-+", outgoing="enp7s0"),
+        Acceptance(incoming="enp7s0", established=True),
+    )
+    assert (theirs.refuses, theirs.jumps) == (True, False)
     assert theirs.accepts == (
+        Acceptance(established=True),
+        Acceptance(incoming="enp7s0", established=True),
         Acceptance(outgoing="enp1s0"),
         Acceptance(mark=MaskedMark(value=Mark(0), mask=Mark(0xFFFF00), negated=True)),
     )

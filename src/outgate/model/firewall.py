@@ -108,20 +108,26 @@ class IptablesRule:
 class HookChain:
     """A hooked chain of somebody else, iptables' and nftables' alike. Lower priority runs first.
 
-    `refuses`: what no rule decides is dropped, by the chain's policy or by a last rule that asks for nothing.
+    `refuses`: what no rule decides is dropped, by the chain's policy or by a last rule that asks for nothing. `jumps`:
+    rules of other chains decide too; those are not listed here.
     """
 
     place: str
     hook: str
     priority: int
     refuses: bool = False
+    jumps: bool = False
     accepts: tuple[Acceptance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """What a rule of a hooked chain lets pass without asking for more than this; empty words are any."""
+    """What a rule of a hooked chain lets pass without asking for more than this; empty words are any.
 
+    `established`: only packets of flows that stand.
+    """
+
+    established: bool = False
     incoming: str = ""
     outgoing: str = ""
     mark: MaskedMark | None = None

@@ -20,6 +20,7 @@ _KEYS: Mapping[MarkKind, Json] = {
     MarkKind.PACKET: {"meta": {"key": "mark"}},
     MarkKind.FLOW: {"ct": {"key": "mark"}},
 }
+_STATE: Json = {"ct": {"key": "state"}}
 _SOURCE_NATS = ("snat", "masquerade")
 _SILENT = ("counter", "log", "comment", "xt")  # statements that decide nothing
 
@@ -60,6 +61,7 @@ def hook_chains(tables: ForeignTables) -> Iterator[HookChain]:
             hook=chain["hook"],
             priority=int(chain["prio"]),
             refuses=chain.get("policy") == "drop" or any(_refuses_all(expressions) for expressions in mine),
+            jumps=any(_mentions_key(expressions, word) for expressions in mine for word in ("jump", "goto")),
             accepts=tuple(found for expressions in mine if (found := _acceptance(expressions)) is not None),
         )
 
@@ -115,19 +117,21 @@ class _Matches:
     src: Prefix | None = None
     mark: MaskedMark | None = None
     flow_mark: MaskedMark | None = None
+    established: bool = False
     conditional: bool = False
 
     @staticmethod
     def of(expressions: Sequence[Json]) -> _Matches:
         """Return the matches of a rule's expressions."""
         incoming: tuple[str, ...] = ()
-        outgoing, conditional = "", False
+        outgoing, conditional, established = "", False, False
         src: Prefix | None = None
         marks: dict[MarkKind, MaskedMark] = {}
         for expression in expressions:
             match = expression.get("match")
             if match is None:
-                conditional |= not _decides_or_is_silent(expression)
+                established |= _accepts_established(expression)
+                conditional |= not (_decides_or_is_silent(expression) or established)
                 continue
             left, right, equal = match["left"], match["right"], match["op"] in ("==", "in")
             if left == {"meta": {"key": "iifname"}} and equal and (names := _names(right)):
@@ -136,6 +140,8 @@ class _Matches:
                 outgoing = names[0]
             elif _is_source(left) and equal and (prefix := _prefix(right)) is not None:
                 src = prefix
+            elif left == _STATE and equal and "established" in _states(right):
+                established = True
             elif (kind := _mark_kind(left)) is not None:
                 marks[kind] = _compared(kind, match)
                 conditional |= marks[kind].mask == 0
@@ -147,13 +153,15 @@ class _Matches:
             src=src,
             mark=marks.get(MarkKind.PACKET),
             flow_mark=marks.get(MarkKind.FLOW),
+            established=established,
             conditional=conditional,
         )
 
     @property
     def asks(self) -> bool:
         """Whether the rule matches less than everything."""
-        return bool(self.incoming or self.outgoing or self.src or self.mark or self.flow_mark or self.conditional)
+        named = self.incoming or self.outgoing or self.src or self.mark or self.flow_mark
+        return bool(named or self.established or self.conditional)
 
 
 def _key(item: Json) -> TableKey:
@@ -177,9 +185,31 @@ def _refuses_all(expressions: Sequence[Json]) -> bool:
 def _acceptance(expressions: Sequence[Json]) -> Acceptance | None:
     """Return what a rule lets pass if it asks for links and marks only; several incoming links are one too many."""
     seen = _Matches.of(expressions)
-    if _effect(expressions) != "accept" or seen.conditional or seen.src is not None or len(seen.incoming) > 1:
+    accepts = _effect(expressions) == "accept" or any(_accepts_established(one) for one in expressions)
+    if not accepts or seen.conditional or seen.src is not None or len(seen.incoming) > 1:
         return None
-    return Acceptance(incoming="".join(seen.incoming), outgoing=seen.outgoing, mark=seen.mark, flow_mark=seen.flow_mark)
+    return Acceptance(
+        established=seen.established,
+        incoming="".join(seen.incoming),
+        outgoing=seen.outgoing,
+        mark=seen.mark,
+        flow_mark=seen.flow_mark,
+    )
+
+
+def _accepts_established(expression: Json) -> bool:
+    """Whether a statement is `ct state vmap { established : accept, ... }`."""
+    match expression:
+        case {"vmap": {"key": key, "data": {"set": list(pairs)}}} if key == _STATE:
+            return any(states == "established" and "accept" in verdict for states, verdict in pairs)
+        case _:
+            return False
+
+
+def _states(right: Any) -> list[Any]:
+    """Return the states that a match lists."""
+    listed = right["set"] if isinstance(right, Mapping) and "set" in right else right
+    return listed if isinstance(listed, list) else [listed]
 
 
 def _effect(expressions: Sequence[Json]) -> str:
@@ -240,6 +270,13 @@ def _assigned(kind: MarkKind, value: Any) -> MaskedMark:
             return MaskedMark(value=Mark(bits), mask=Mark((~kept & WHOLE_MARK) | bits))
         case _:
             return MaskedMark(value=Mark(0))
+
+
+def _mentions_key(expression: Any, name: str) -> bool:
+    """Whether a statement of this name is part of an expression at any depth."""
+    if isinstance(expression, Mapping):
+        return name in expression or any(_mentions_key(part, name) for part in expression.values())
+    return isinstance(expression, list) and any(_mentions_key(part, name) for part in expression)
 
 
 def _mentions(expression: Any, key: Json) -> bool:

@@ -46,6 +46,7 @@ def hook_chains(saved: Saved, *, version: int, variant: Variant) -> Iterator[Hoo
             hook=hook,
             priority=priority,
             refuses=policy == "DROP" or any(rule.target in _REFUSALS and not _asks(rule) for rule in mine),
+            jumps=any((table, rule.target) in saved.users for rule in mine),
             accepts=tuple(_acceptances(mine)),
         )
 
@@ -84,8 +85,24 @@ def _asks(rule: IptablesRule) -> bool:
 
 def _acceptances(rules: list[IptablesRule]) -> Iterator[Acceptance]:
     for rule in rules:
-        if rule.target == "ACCEPT" and not (rule.src or rule.dst or rule.more):
-            yield Acceptance(incoming=rule.incoming, outgoing=rule.outgoing, mark=rule.mark, flow_mark=rule.flow_mark)
+        established = _asks_established(rule)
+        if rule.target == "ACCEPT" and not (rule.src or rule.dst) and (established or not rule.more):
+            yield Acceptance(
+                established=established,
+                incoming=rule.incoming,
+                outgoing=rule.outgoing,
+                mark=rule.mark,
+                flow_mark=rule.flow_mark,
+            )
+
+
+def _asks_established(rule: IptablesRule) -> bool:
+    """Whether a rule asks for packets of standing flows, and for nothing else beside links and marks."""
+    module, *asked = rule.more or ("",)
+    if module not in ("-m conntrack", "-m state") or len(asked) != 1:
+        return False
+    option, _, states = asked[0].partition(" ")
+    return option in ("--ctstate", "--state") and "ESTABLISHED" in states.split(",")
 
 
 def _written(rule: IptablesRule) -> tuple[MarkKind, MaskedMark] | None:

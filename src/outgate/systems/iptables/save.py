@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from types import MappingProxyType
 
 from outgate.model.firewall import WHOLE_MARK, IptablesRule, MaskedMark, Variant
 from outgate.model.net import Mark, Prefix
@@ -20,10 +21,14 @@ _FREE_TEXT = {"--comment", "--string", "--hex-string"}  # their value may look l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """One listing: its rules in order, the policies of its built-in chains, and the tables that it names."""
+    """One listing: its rules in order, the policies of its built-in chains, its users' chains, the tables it names.
+
+    Chains are told by table and name.
+    """
 
     rules: tuple[IptablesRule, ...] = ()
-    policies: dict[tuple[str, str], str] = field(default_factory=dict)
+    policies: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    users: frozenset[tuple[str, str]] = frozenset()
     tables: frozenset[str] = frozenset()
 
 
@@ -32,6 +37,7 @@ def parse(text: str, *, version: int, variant: Variant) -> Saved:
     table = ""
     tables: set[str] = set()
     policies: dict[tuple[str, str], str] = {}
+    users: set[tuple[str, str]] = set()
     rules: list[IptablesRule] = []
     numbers: Counter[tuple[str, str]] = Counter()
     for line in text.splitlines():
@@ -40,7 +46,9 @@ def parse(text: str, *, version: int, variant: Variant) -> Saved:
             tables.add(table)
         elif line.startswith(":"):
             name, policy, *_ = [*line[1:].split(), "-", "-"]
-            if policy != "-":
+            if policy == "-":
+                users.add((table, name))
+            else:
                 policies[table, name] = policy
         elif line.startswith("-A "):
             chain, words = _words(line)
@@ -49,7 +57,9 @@ def parse(text: str, *, version: int, variant: Variant) -> Saved:
                 version=version, variant=variant, table=table, chain=chain, number=numbers[table, chain], line=line
             )
             rules.append(_rule(blank, words))
-    return Saved(rules=tuple(rules), policies=policies, tables=frozenset(tables))
+    return Saved(
+        rules=tuple(rules), policies=MappingProxyType(policies), users=frozenset(users), tables=frozenset(tables)
+    )
 
 
 def mark_of(text: str) -> tuple[Mark, Mark]:
