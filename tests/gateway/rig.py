@@ -23,7 +23,9 @@ from outgate.lab.node import Pod
 from outgate.lab.topology import Laboratory
 
 LIMIT_S = 20.0  # generous: what takes this long has failed
-FAST = {"announce": {"probes": 1, "probeIntervalMilliseconds": 50}}  # stories that are not about probing
+FAST: dict[str, Any] = {
+    "announce": {"probes": 1, "probeIntervalMilliseconds": 50}
+}  # stories that are not about probing
 
 
 def until(

@@ -176,7 +176,7 @@ def _killed_daemon(story: Story) -> None:
         story.check(look() > alive, f"a flow lives on without it ({look() - alive} answers since)")
         story.start_daemon()
         took = _until(
-            lambda: json.loads(story.outgate("gateway", "status", "-o", "json").stdout or "{}").get("state") == "OK",
+            lambda: json.loads(story.outgate("gateway", "status", "-o", "json").stdout or "{}").get("health") == "OK",
             every_s=0.2,
         )
         again = look()

@@ -1,0 +1,73 @@
+"""`outgate demo` and `outgate lab ...`: the gateway at work, and the laboratory for who wants to play."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from outgate.cli.show import coloured, width
+from outgate.model.errors import IntentError
+
+
+@click.command()
+def demo() -> int:
+    """Show the gateway at work in network namespaces: real daemon, real packets, an oracle outside. Needs root."""
+    from outgate.demo.gateway import run
+    from outgate.demo.screen import Screen
+
+    _need_root()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # so that a polite end leaves nothing behind either
+    return run(Screen(click.echo, coloured=coloured(), width=width()))
+
+
+@click.group()
+def lab() -> None:
+    """Keep the laboratory open: two nodes with pods, a gateway machine, the world outside. Needs root."""
+
+
+@lab.command()
+@click.option("--nodes", default=2, show_default=True, help="Worker nodes.")
+@click.option("--pods", default=1, show_default=True, help="Pods of each namespace on each node.")
+def up(nodes: int, pods: int) -> None:
+    """Build the laboratory and say how to enter it."""
+    from outgate.lab import keep
+
+    _need_root()
+    kept = keep.up(nodes=nodes, pods_per_namespace=pods)
+    click.echo(f"up: {', '.join(kept.namespaces)}")
+    click.echo("enter one:  outgate lab shell gw      take it away:  outgate lab down")
+    for path in kept.manifests[:1]:
+        click.echo(f"manifests:  {Path(path).parent}  (in gw: outgate gateway run -f {Path(path).parent})")
+
+
+@lab.command()
+def down() -> None:
+    """Remove the laboratory, and nothing else."""
+    from outgate.lab import keep
+
+    _need_root()
+    for pid, namespace in keep.down().items():
+        click.echo(f"process {pid} still runs in {namespace} and keeps it alive", err=True)
+
+
+@lab.command()
+@click.argument("name")
+def shell(name: str) -> None:
+    """Open a shell in a namespace of the laboratory: gw, ext, n1, or NAMESPACE/POD."""
+    from outgate.lab import keep
+
+    _need_root()
+    keep.shell(name)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise IntentError("network namespaces need root: run it with sudo")
