@@ -52,14 +52,14 @@ class Watch:
         Unreachable: netlink does not open.
     """
 
-    def __init__(self, *, own_ports: Collection[int] = ()) -> None:
+    def __init__(self, *, own_ports: Collection[int] = (), receive_buffer: int = _BUFFER) -> None:
         """Listen. Changes by the sockets of `own_ports` (`NetlinkSocket.port`) are our own, and not told.
 
         What follows from them in the kernel comes in the kernel's name and is told. So call `changed` before the
         reading that verifies a write: it drains what the write caused.
         """
         self._own_ports = frozenset(own_ports)
-        self._socket = NetlinkSocket(uapi.NETLINK_ROUTE, receive_buffer=_BUFFER)
+        self._socket = NetlinkSocket(uapi.NETLINK_ROUTE, receive_buffer=receive_buffer)
         self._socket.subscribe(_GROUPS)
 
     def __enter__(self) -> Watch:

@@ -22,6 +22,7 @@ _DISCARDS = {
     errno.ENETUNREACH: Discard.UNREACHABLE,
     errno.EHOSTUNREACH: Discard.UNREACHABLE,
     errno.EINVAL: Discard.BLACKHOLE,
+    errno.EXDEV: Discard.BLACKHOLE,
 }
 
 
@@ -39,8 +40,8 @@ class Question:
 class Answer:
     """What became of it: a route carries it, or it is for the machine itself, or it is discarded.
 
-    `errno` is 0 unless the kernel refused, and then says why: EACCES for prohibit, ENETUNREACH for no route, EINVAL
-    for blackhole, EXDEV when the reverse path does not hold.
+    `discard` is what its sender learns. A packet whose reverse path does not hold is dropped as silently as by a
+    blackhole, and newer kernels give both the same `errno` (EINVAL; before, EXDEV told the former).
     """
 
     route: Route | None = None
