@@ -17,7 +17,9 @@ from outgate.control.peer import Right, Rights
 from outgate.control.socket import LATER, Later, Question, Server, Verb
 from outgate.model.errors import Refused
 
-LIMITS = Limits(question_bytes=64 * 1024, question_s=0.5, stall_s=0.5)  # short, so that nobody waits for them
+LIMITS = Limits(
+    question_bytes=64 * 1024, change_bytes=1024 * 1024, question_s=0.5, stall_s=0.5
+)  # short, so that nobody waits for them
 
 
 def echo(question: Question) -> object:
@@ -34,6 +36,10 @@ def big(question: Question) -> object:
     return "x" * question.argument("bytes", int, 0)
 
 
+def half(question: Question) -> object:
+    return question.argument("of", float, 0.0) / 2
+
+
 def refuse(question: Question) -> object:
     if question.argument("running", bool, False):
         raise AlreadyRunning(None)
@@ -46,7 +52,7 @@ class Daemon:
     def __init__(self, path: Path, allowed: Rights) -> None:
         self.loop = Loop()
         self.waiting: list[Question] = []
-        looking = {"echo": echo, "count": count, "big": big, "refuse": refuse, "wait": self.wait}
+        looking = {"echo": echo, "count": count, "big": big, "half": half, "refuse": refuse, "wait": self.wait}
         verbs = {name: Verb(needs=Right.LOOK, run=run) for name, run in looking.items()}
         verbs["release"] = Verb(needs=Right.CHANGE, run=self.release)
         self.server = Server(path, verbs, self.loop, allowed=allowed, limits=LIMITS)

@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
         daemon.kill()
 
 
-def asked(path: Path, verb: str, *groups: int, uid: int = NOBODY, times: int = 1) -> str:
+def asked(path: Path, verb: str, *groups: int, uid: int = NOBODY, times: int = 1, text: str = "") -> str:
     """What a process of another user gets to hear: the result, or the error's kind and text.
 
     With `times` it asks that often at once, keeps all but the last waiting, and gives the last answer. It is forked,
@@ -53,21 +53,21 @@ def asked(path: Path, verb: str, *groups: int, uid: int = NOBODY, times: int = 1
         os.setgroups(groups[1:])
         os.setresgid(groups[0], groups[0], groups[0])
         os.setresuid(uid, uid, uid)
-        os.write(writer, answer_of(path, verb, times).encode())
+        os.write(writer, answer_of(path, verb, times, text)[:1000].encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
-        text = answer.read()
+        heard = answer.read()
     os.waitpid(child, 0)
-    return text
+    return heard
 
 
-def answer_of(path: Path, verb: str, times: int) -> str:
+def answer_of(path: Path, verb: str, times: int, text: str) -> str:
     with ExitStack() as stack:
         for _ in range(times - 1):
             stack.enter_context(waiting(path))
         try:
-            return f"result {ask(path, verb)}"
+            return f"result {ask(path, verb, {'text': text} if text else {})}"
         except Answered as error:
             return f"{error.kind}: {error}"
         except NotAllowed as error:
@@ -122,6 +122,13 @@ def test_where_the_mode_was_opened_by_hand_the_daemon_still_asks_the_kernel(path
     assert text.startswith(
         "NotAllowed: `echo` looks at the gateway and needs root or the group outgate; you are uid 65534"
     )
+
+
+def test_who_may_only_look_can_not_send_much(path: Path) -> None:
+    text = asked(path, "echo", LOOKERS, text="x" * LIMITS.question_bytes)
+
+    assert text.startswith("IntentError: the question is too long")
+    assert asked(path, "echo", LOOKERS, CHANGERS, text="x" * LIMITS.question_bytes).startswith("result {'text': 'xx")
 
 
 def test_one_user_can_not_take_all_places(path: Path) -> None:

@@ -115,8 +115,16 @@ def test_an_argument_of_the_wrong_kind_is_refused_by_name(path: Path) -> None:
         ask(path, "count", {"to": "many"})
 
 
+def test_a_whole_number_is_a_float_too(path: Path) -> None:
+    assert ask(path, "half", {"of": 3}) == 1.5
+    with pytest.raises(Answered, match="`half`: of must be float, not True"):
+        ask(path, "half", {"of": True})
+
+
 def test_an_unknown_verb_is_told_the_known_ones(path: Path) -> None:
-    with pytest.raises(Answered, match="there is no verb `reboot`; there are big, count, echo, refuse, release, wait"):
+    with pytest.raises(
+        Answered, match="there is no verb `reboot`; there are big, count, echo, half, refuse, release, wait"
+    ):
         ask(path, "reboot")
 
 
@@ -154,7 +162,13 @@ def test_a_question_in_many_pieces_is_one_question(path: Path) -> None:
 
 def test_a_question_that_is_too_long_is_told_so(path: Path) -> None:
     with pytest.raises(Answered, match="the question is too long"):
-        ask(path, "echo", {"text": "x" * 1_000_000})
+        ask(path, "echo", {"text": "x" * LIMITS.change_bytes})
+
+
+def test_who_may_change_may_bring_much_along(path: Path) -> None:
+    assert ask(path, "echo", {"text": "x" * (LIMITS.change_bytes - 1000)}) == {
+        "text": "x" * (LIMITS.change_bytes - 1000)
+    }
 
 
 def test_a_client_that_talks_on_is_dropped(path: Path) -> None:

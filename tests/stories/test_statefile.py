@@ -6,6 +6,7 @@ goes back, a disk that is full.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from outgate.model.errors import IntentError, Refused, Unreachable
 from outgate.model.ledger import Adoption, Allocation, Holding, Ledger, Resting, Retiring
 from outgate.model.net import LinkName, Mac, Mark, Setting
 from outgate.model.why import Severity
+from outgate.systems.statefile import disk
 from outgate.systems.statefile.documents import Documents
 from outgate.systems.statefile.format import (
     AdoptionRow,
@@ -415,6 +417,20 @@ def test_documents_stand_beside_the_state_and_go_when_told(tmp_path: Path) -> No
     documents.remove("pending.json")
     documents.remove("pending.json")
     assert names(tmp_path) == set()
+
+
+def test_a_file_that_is_replaced_keeps_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    manifest = tmp_path / "tenants.yaml"
+    umask = os.umask(0o077)
+    try:
+        disk.replace(manifest, b"one", mode=0o644)
+        new = manifest.stat().st_mode & 0o777
+        manifest.chmod(0o640)
+        disk.replace(manifest, b"two", mode=0o644)
+    finally:
+        os.umask(umask)
+
+    assert (new, manifest.stat().st_mode & 0o777) == (0o644, 0o640)
 
 
 @pytest.mark.parametrize("name", ["state.json", "../state.json", "", ".hidden", "a/b", "state.json.previous", "A"])

@@ -26,6 +26,7 @@ class Limits:
     clients: int = 16
     of_one_user: int = 8
     question_bytes: int = 1024 * 1024
+    change_bytes: int = 64 * 1024 * 1024  # a question of who may change: `apply` brings whole manifests along
     waiting_bytes: int = 64 * 1024 * 1024  # of an answer that the client has not taken; then it is dropped
     question_s: float = 5.0  # from the connection to the end of the question
     stall_s: float = 10.0  # without a byte taken of an answer that is ready

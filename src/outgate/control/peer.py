@@ -51,14 +51,17 @@ class Rights:
     lookers: int | None
     changers: int | None
 
+    def may_change(self, peer: Peer) -> bool:
+        """Whether a peer may do all."""
+        return peer.uid == 0 or self.changers in peer.groups
+
     def check(self, peer: Peer, right: Right, verb: str) -> None:
         """Let a peer pass.
 
         Raises:
             NotAllowed: the peer may not; the text says who it is and what is needed.
         """
-        may_change = peer.uid == 0 or self.changers in peer.groups
-        if may_change or (right is Right.LOOK and self.lookers in peer.groups):
+        if self.may_change(peer) or (right is Right.LOOK and self.lookers in peer.groups):
             return
         groups = [(CHANGERS, self.changers)] if right is Right.CHANGE else [(READERS, self.lookers)]
         needed = [

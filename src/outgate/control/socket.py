@@ -13,7 +13,7 @@ import json
 import selectors
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from typing import TypeVar
 from outgate.control.connection import Connection, Limits
 from outgate.control.lock import AlreadyRunning
 from outgate.control.loop import Loop
-from outgate.control.peer import Right, Rights, rights
+from outgate.control.peer import Right, Rights, peer_of, rights
 from outgate.control.place import give, make_run_dir
 from outgate.model.errors import IntentError, NotReady, OutgateError, Refused
 
@@ -65,12 +65,14 @@ class Question:
         return self._connection.closed
 
     def argument(self, name: str, kind: type[_Kind], default: _Kind) -> _Kind:
-        """Return an argument of a given kind, or the default where it is not given.
+        """Return an argument of a given kind, or the default where it is not given. A whole number is a float, too.
 
         Raises:
             IntentError: the argument is of another kind.
         """
         value = self.arguments.get(name, default)
+        if kind is float and type(value) is int:
+            return kind(value)  # type: ignore[call-arg]  # float takes a number, which mypy does not see through _Kind
         if type(value) is not kind:
             raise IntentError(f"`{self.verb}`: {name} must be {kind.__name__}, not {value!r:.80}")
         return value
@@ -140,7 +142,10 @@ class Server:
             self._pause()
             self._loop.at("accept", self._loop.now_s() + ACCEPT_PAUSE_S, self._resume)
             return
-        connection = Connection(accepted, self._loop, self._limits, heard=self._heard, gone=self._connections.discard)
+        limits = self._limits
+        if self._rights.may_change(peer_of(accepted)):
+            limits = replace(limits, question_bytes=limits.change_bytes)
+        connection = Connection(accepted, self._loop, limits, heard=self._heard, gone=self._connections.discard)
         users = [other.peer.uid for other in self._connections]
         self._connections.add(connection)
         uid = connection.peer.uid
@@ -176,7 +181,7 @@ def fail(connection: Connection, error: OutgateError) -> None:
 
 def _question(line: bytes | None, connection: Connection) -> Question:
     if line is None:
-        raise IntentError("the question is too long")
+        raise IntentError("the question is too long; put large manifests into the daemon's directory instead")
     try:
         asked = json.loads(line)
     except (ValueError, RecursionError):

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from outgate.model.errors import Refused, Unreachable
 
-_FILE_MODE = 0o600  # tenants' names are nobody's business; the daemon and root are enough
 _DIRECTORY_MODE = 0o750
 
 
@@ -34,10 +33,11 @@ def read(path: Path) -> bytes | None:
         raise Unreachable(f"{path} can not be read: {failed.strerror}") from failed
 
 
-def replace(path: Path, content: bytes, *, former: Path | None = None) -> None:
+def replace(path: Path, content: bytes, *, former: Path | None = None, mode: int = 0o600) -> None:
     """Make `content` the content of `path`, wholly or not at all, and durable when this returns. The directory is made.
 
-    What stood at `path` before becomes `former`, if one is named; at no moment is there no file at `path`.
+    A file that is there keeps its mode; a new one gets `mode`, which by default leaves it to the daemon and root. What
+    stood at `path` before becomes `former`, if one is named; at no moment is there no file at `path`.
 
     Raises:
         Refused: the disk is full, read-only or broken. `path` is whole: as it was, or, when only the last flush failed,
@@ -46,7 +46,7 @@ def replace(path: Path, content: bytes, *, former: Path | None = None) -> None:
     with _refusal(f"write {path}"):
         _make_directory(path.parent)
         beside = path.with_name(f".{path.name}.new")
-        _write_out(beside, content)
+        _write_out(beside, content, path.stat().st_mode & 0o777 if path.exists() else mode)
         if former is not None and path.exists():
             aside = path.with_name(f".{former.name}.new")
             aside.unlink(missing_ok=True)
@@ -99,11 +99,12 @@ def _make_directory(directory: Path) -> None:
     _flush_directory(directory.parent)
 
 
-def _write_out(path: Path, content: bytes) -> None:
+def _write_out(path: Path, content: bytes, mode: int) -> None:
     """Write a file anew and flush it. On failure it is gone again, so that a full disk is not fuller than before."""
     try:
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(opened, "wb") as file:
+            os.fchmod(opened, mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
