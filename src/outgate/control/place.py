@@ -95,8 +95,8 @@ def make_run_dir(directory: Path) -> None:
 
 def give(path: Path, group: int | None) -> None:
     """Give a file to the owner of its directory and to a group, as far as this process may: only root gives away."""
-    now, above = path.stat(), path.parent.stat()
+    now, above = path.lstat(), path.parent.stat()
     may = os.geteuid() == 0 or group in (os.getegid(), *os.getgroups())
     wanted = (above.st_uid if os.geteuid() == 0 else now.st_uid, group if group is not None and may else now.st_gid)
     if wanted != (now.st_uid, now.st_gid):  # not asked in vain: a sandbox may forbid the very call
-        os.chown(path, *wanted)
+        os.chown(path, *wanted, follow_symlinks=False)  # the owner could have put a link there meanwhile

@@ -10,6 +10,7 @@ A connection carries one question; a client that closes it, or shuts its sending
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import socket
 from collections.abc import Callable, Mapping
@@ -203,8 +204,11 @@ def _listen(path: Path, group: int | None) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         beside.unlink(missing_ok=True)
-        listening.bind(str(beside))
-        beside.chmod(0o660)
+        umask = os.umask(0o117)  # of the whole process; no other thread makes files
+        try:
+            listening.bind(str(beside))
+        finally:
+            os.umask(umask)
         give(beside, group)
         listening.listen()
         beside.rename(path)

@@ -95,7 +95,11 @@ def _make_directory(directory: Path) -> None:
         return
     _make_directory(directory.parent)
     directory.mkdir(mode=_DIRECTORY_MODE)
-    _give(directory, directory.parent)
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _give(opened, directory.parent)
+    finally:
+        os.close(opened)
     _flush_directory(directory.parent)
 
 
@@ -105,20 +109,22 @@ def _write_out(path: Path, content: bytes, mode: int) -> None:
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(opened, "wb") as file:
             os.fchmod(opened, mode)
+            _give(opened, path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _give(path, path.parent)
     except OSError:
         path.unlink(missing_ok=True)
         raise
 
 
-def _give(path: Path, above: Path) -> None:
-    """Give what root made to the owner of the directory above; others can not, and need not."""
+def _give(opened: int, above: Path) -> None:
+    """Give what root made to the owner of the directory above; others can not, and need not. By descriptor: under a
+    name, that owner could put something of root's meanwhile.
+    """
     owner = above.stat()
     if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
-        os.chown(path, owner.st_uid, owner.st_gid)
+        os.chown(opened, owner.st_uid, owner.st_gid)
 
 
 def _flush_directory(directory: Path) -> None:
