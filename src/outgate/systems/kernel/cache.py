@@ -67,9 +67,16 @@ class Cache:
     settings_of_all: dict[Setting, int] = field(default_factory=dict)  # those of the pseudo link `all`
     names: Names = field(default_factory=lambda: Names(links={}))
     tenants: dict[bytes, TenantLink] = field(default_factory=dict)  # links of ours, by the payload that shows them
-    ours: dict[tuple[LinkName, Address], list[SeenAddress]] = field(default_factory=dict)  # addresses of ours
+    ours: list[SeenAddress] = field(default_factory=list)  # addresses of ours
     indexes: dict[LinkName, int] = field(default_factory=dict)  # of all links; `write` adds those it makes
     hops_made: set[NextHop] = field(default_factory=set)  # next hops of routes that were made since the reading
     has_nexthops: bool = False  # whether the kernel knows nexthop objects (since Linux 5.3)
     reading: Reading | None = None
     recorded: frozenset[tuple[LinkName, Address]] = frozenset()
+
+    def held(self) -> dict[tuple[LinkName, Address], list[SeenAddress]]:
+        """Return the addresses of ours by place; several stand in one place when prefix lengths differ."""
+        found: dict[tuple[LinkName, Address], list[SeenAddress]] = {}
+        for seen in self.ours:
+            found.setdefault((seen.resource.link, seen.resource.address), []).append(seen)
+        return found

@@ -90,7 +90,7 @@ def _set_up(outbox: Outbox, cache: Cache, links: Sequence[TenantLink], moved: Se
     for link in links:
         outbox.put(link, tenant.up(cache.indexes[link.name]))
     again = {link.name: link for link in moved if link in links}
-    for name, address in cache.ours if again else ():
+    for name, address in cache.held() if again else ():
         if name in again:
             outbox.put(again[name], new_address(cache.indexes[name], address))
     for refusal in outbox.send("links up"):

@@ -201,7 +201,7 @@ def _addresses(cache: Cache, own_links: frozenset[LinkName]) -> tuple[set[LinkAd
     """Return ours and theirs. Where one of ours stands with two prefix lengths, the wrong one is told."""
     seen_all = cache.addresses.values
     labelled = any(seen.protocol for seen in seen_all)  # since Linux 5.18, which labels its own ones on lo as well
-    cache.ours = {}
+    cache.ours = []
     sound: set[LinkAddress] = set()
     faulty: set[LinkAddress] = set()
     foreign: set[HostAddress] = set()
@@ -211,7 +211,7 @@ def _addresses(cache: Cache, own_links: frozenset[LinkName]) -> tuple[set[LinkAd
         if not (seen.protocol == OWN_PROTOCOL or recorded or found.link in own_links):
             foreign.add(HostAddress(link=found.link, address=found.address, prefix_len=seen.prefix_len))
             continue
-        cache.ours.setdefault((found.link, found.address), []).append(seen)
+        cache.ours.append(seen)
         (faulty if found.fault else sound).add(found)
     for found in faulty:
         sound.discard(LinkAddress(link=found.link, address=found.address))

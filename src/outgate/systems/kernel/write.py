@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import assert_never
 
@@ -17,6 +18,7 @@ from outgate.model.net import (
     Address,
     Discard,
     LinkAddress,
+    LinkName,
     LinkSetting,
     NextHop,
     Route,
@@ -85,6 +87,7 @@ def _make(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
     routes = [resource for resource in resources if isinstance(resource, Route)]
     objects = nexthops.prepare(outbox, cache, routes)
     cache.hops_made.update(route.hop for route in routes)
+    held = _held(cache, resources)
     refused: list[Refused] = []
     for resource in resources:
         if isinstance(resource, LinkSetting) and not _by_netlink(resource):
@@ -93,6 +96,9 @@ def _make(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
             if words:
                 outbox.fail(resource, words)
             outbox.boundary("a setting")
+        elif isinstance(resource, LinkAddress):
+            there = held.get((resource.link, resource.address), [])
+            _put_at(outbox, cache, resource, partial(_address, address=resource.address, held=there))
         else:
             _put(outbox, cache, resource, objects)
     refused += outbox.send("made")
@@ -110,17 +116,14 @@ def _make(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
 
 def _put(outbox: Outbox, cache: Cache, resource: Resource, objects: Mapping[NextHop, int]) -> None:
     match resource:
-        case LinkAddress(link=link, address=address):
-            held = cache.ours.get((link, address), [])
-            _put_at(outbox, cache, resource, lambda index: _address(index, address, held))
-        case LinkSetting(link=link, setting=setting, value=value):
+        case LinkSetting(setting=setting, value=value):
             settings = messages.link_settings({setting: value})
             _put_at(outbox, cache, resource, lambda index: [messages.set_link(index, settings)])
         case Route():
             _put_route(outbox, cache, resource, objects)
         case Rule():
             outbox.put(resource, messages.new_rule(resource))
-        case TenantLink() | Element() | Table():
+        case TenantLink() | LinkAddress() | Element() | Table():
             raise TypeError(f"{resource} is not written here")
         case _:
             assert_never(resource)
@@ -181,11 +184,12 @@ def _standing(cache: Cache, refused: Sequence[Refused]) -> set[Route]:
 
 
 def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
+    held = _held(cache, resources)
     for resource in resources:
         match resource:
             case LinkAddress(link=link, address=address):
                 index = cache.indexes.get(link, -1)
-                for seen in cache.ours.get((link, address), []):
+                for seen in held.get((link, address), []):
                     outbox.put(resource, messages.delete_address(index, address, seen.prefix_len))
             case Route():
                 outbox.put(resource, messages.delete_route(resource))
@@ -200,6 +204,11 @@ def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
     for refusal in outbox.send("dropped"):
         if refusal.errno not in _GONE:
             outbox.fail(refusal.resource, refusal.words)
+
+
+def _held(cache: Cache, resources: Sequence[Resource]) -> dict[tuple[LinkName, Address], list[SeenAddress]]:
+    """Return the addresses of ours by place, if that is asked for at all."""
+    return cache.held() if any(isinstance(resource, LinkAddress) for resource in resources) else {}
 
 
 def _by_netlink(resource: LinkSetting) -> bool:
