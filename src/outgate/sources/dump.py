@@ -1,0 +1,64 @@
+"""The way back: an object of our kinds as the manifest that asks for it.
+
+What stands at its default is left out, so that a manifest says what somebody wanted and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, assert_never
+
+from outgate.model.intent import EgressGateway, EgressPool, EgressTenant
+from outgate.sources.fields import API_VERSION
+from outgate.sources.shape import Choice, Many, OneOf, Pairs, Record, Shape, Text, Whole
+from outgate.sources.tenant_fields import KINDS
+
+
+def dump(given: EgressGateway | EgressTenant | EgressPool) -> dict[str, Any]:
+    """Return the manifest of an object as plain dictionaries and lists, its keys in the order in which people read."""
+    kind = KINDS[type(given).__name__]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind.name,
+        "metadata": {"name": given.name},
+        "spec": _fields(kind.spec, given),
+    }
+
+
+def _fields(record: Record, given: object) -> dict[str, Any]:
+    dumped: dict[str, Any] = {}
+    for known in record.fields:
+        value = getattr(given, known.attribute)
+        shown = _dump(known.shape, value) if value is not None else None
+        if known.required or not (_is_default(record, known.attribute, value) or shown == known.default):
+            dumped[known.name] = shown
+    return dumped
+
+
+def _is_default(record: Record, attribute: str, value: object) -> bool:
+    """Return whether the model has this value where nobody gives one."""
+    assert isinstance(record.of, type), "records become dataclasses"
+    known = next(one for one in dataclasses.fields(record.of) if one.name == attribute)
+    made = known.default_factory() if known.default_factory is not dataclasses.MISSING else known.default
+    return bool(made == value)
+
+
+def _dump(shape: Shape, value: Any) -> Any:
+    match shape:
+        case Text():
+            return shape.show(value)
+        case Whole():
+            return value if shape.scale == 1 else round(value * shape.scale)
+        case Choice():
+            return value.value
+        case Many():
+            return [_dump(shape.item, item) for item in value]
+        case Pairs():
+            return dict(value)
+        case Record():
+            return _fields(shape, value)
+        case OneOf():
+            chosen = next(one for one in shape.options if isinstance(one.shape, Record) and type(value) is one.shape.of)
+            return {chosen.name: _dump(chosen.shape, value)}
+        case _:
+            assert_never(shape)
