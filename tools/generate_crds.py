@@ -1,0 +1,37 @@
+"""Writes what is made from the description of our kinds: deploy/crds/*.yaml and docs/reference/kinds.md.
+
+With `--check` nothing is written, and the exit code is 1 when a file is old.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from outgate.sources.crd import definitions
+from outgate.sources.reference import reference
+from outgate.sources.yaml_writer import to_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+_HEAD = "# Made by tools/generate_crds.py from src/outgate/sources. Change it there.\n"
+
+
+def generated() -> dict[Path, str]:
+    """Return the files and what they should hold."""
+    crds = {ROOT / "deploy" / "crds" / name: _HEAD + to_yaml(made) for name, made in definitions().items()}
+    return crds | {ROOT / "docs" / "reference" / "kinds.md": reference()}
+
+
+def main(*, check: bool) -> int:
+    """Write or check all files, name those that were old, and return the exit code."""
+    old = {path: text for path, text in generated().items() if not path.exists() or path.read_text() != text}
+    for path, text in old.items():
+        print(f"{path.relative_to(ROOT)}: {'is old: run tools/generate_crds.py' if check else 'written anew'}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return 1 if check and old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv[1:]))
