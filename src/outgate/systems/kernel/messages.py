@@ -32,7 +32,7 @@ IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, ifin
 RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 RULE_HEADER = struct.Struct("=BBBBBxxBI")  # family, dst length, src length, tos, table, action, flags
 NHMSG = struct.Struct("=BBBxI")  # family, scope, protocol, flags
-_U32 = struct.Struct("=I")
+_NUMBER = struct.Struct("=HHI")  # length with this header, type, value
 _LIFETIMES = struct.Struct("=IIII")  # ifa_cacheinfo: preferred and valid lifetime in seconds, two time stamps
 
 FAMILY = {4: uapi.AF_INET, 6: uapi.AF_INET6}
@@ -59,7 +59,7 @@ IPV4_PLACE = {
 DUMP_LINKS = pack(
     uapi.RTM_GETLINK,
     0,
-    IFINFOMSG.pack(uapi.AF_UNSPEC, 0, 0, 0, 0) + attr(uapi.IFLA_EXT_MASK, _U32.pack(uapi.RTEXT_FILTER_SKIP_STATS)),
+    IFINFOMSG.pack(uapi.AF_UNSPEC, 0, 0, 0, 0) + _NUMBER.pack(8, uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS),
 )
 DUMP_ADDRESSES = pack(uapi.RTM_GETADDR, 0, IFADDRMSG.pack(uapi.AF_UNSPEC, 0, 0, 0, 0))
 DUMP_RULES = pack(uapi.RTM_GETRULE, 0, RULE_HEADER.pack(uapi.AF_UNSPEC, 0, 0, 0, 0, 0, 0))
@@ -232,7 +232,8 @@ def get_route(addresses: tuple[Address, Address | None], mark: Mark, incoming: i
 
 
 def _u32(kind: int, value: int) -> bytes:
-    return attr(kind, _U32.pack(value))
+    """Return an attribute that holds one number: `attr` in one step, because most attributes are numbers."""
+    return _NUMBER.pack(8, kind, value)
 
 
 def _bridge_macvlan() -> bytes:

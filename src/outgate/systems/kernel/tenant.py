@@ -32,6 +32,7 @@ SETTINGS: Mapping[Setting, int] = MappingProxyType(
 )
 FIRST_INDEX = 0x6F000000  # ifindexes from here on are ours to give: the kernel counts up from 1
 DOOMED_GROUP = 0x6F000001  # device group of links that are about to be deleted together
+_SETTINGS = {quiet: link_settings(SETTINGS, quiet_ipv6=quiet) for quiet in (False, True)}
 _NAME = re.compile(r"og-[0-9a-f]{8}")
 
 
@@ -66,7 +67,7 @@ def proc_settings(wanted: TenantLink) -> dict[Setting, int]:
 def create(wanted: TenantLink, index: int, parent: int) -> Iterator[bytes]:
     """Yield the requests that make a link, down: it goes `up` when its settings stand."""
     yield new_macvlan(index, wanted.name, parent, wanted.mac)
-    yield set_link(index, link_settings(SETTINGS, quiet_ipv6=wanted.ipv6))
+    yield set_link(index, _SETTINGS[wanted.ipv6])
     if wanted.alternative:
         yield add_alternative(index, wanted.alternative)
 
@@ -80,7 +81,7 @@ def mend(wanted: TenantLink, seen: SeenLink) -> Iterator[bytes]:
         yield set_link(index, link_master(0))
     if seen.mac != wanted.mac:
         yield set_link(index, link_mac(wanted.mac))
-    yield set_link(index, link_group(0), link_settings(SETTINGS, quiet_ipv6=wanted.ipv6))
+    yield set_link(index, link_group(0), _SETTINGS[wanted.ipv6])
     yield from (remove_alternative(index, name) for name in seen.alternatives if name != wanted.alternative)
     if wanted.alternative and wanted.alternative not in seen.alternatives:
         yield add_alternative(index, wanted.alternative)
