@@ -25,7 +25,7 @@ from outgate.model.net import (
     Via,
 )
 from outgate.trace.steps import Place, Step, Verdict
-from outgate.trace.world import DEFAULT, LOCAL, AnyAddress, World, prefixes_of
+from outgate.trace.world import DEFAULT, KERNEL_RULES, LOCAL, AnyAddress, World, prefixes_of
 
 _READ = (MAIN, LOCAL, DEFAULT)
 _TABLE_NAMES = {MAIN: "main", LOCAL: "local", DEFAULT: "default"}
@@ -45,14 +45,15 @@ class Ask:
 class Found:
     """The answer of a look-up.
 
-    `local` is set for the machine's own addresses, `discard` when a rule or route ends the packet, `route` when one
-    carries it on; all None: nothing matches. `over` are the routes that matched and lost. `notes` are what could not
-    be known.
+    `local` is set for the machine's own addresses (`broadcast`: for the broadcast address beside one), `discard` when
+    a rule or route ends the packet, `route` when one carries it on; all None: nothing matches. `over` are the routes
+    that matched and lost. `notes` are what could not be known.
     """
 
     rule: Rule | None = None
     route: Route | None = None
     local: AnyAddress | None = None
+    broadcast: bool = False
     discard: Discard | None = None
     over: tuple[Route, ...] = ()
     notes: tuple[Step, ...] = ()
@@ -83,7 +84,8 @@ def _consult(world: World, rule: Rule, asked: Ask) -> Found:
     if isinstance(rule.action, Discard):
         return Found(rule=rule, discard=rule.action) if rule.action is not Discard.THROW else Found()
     if rule.action == LOCAL:
-        return Found(rule=rule, local=own_address(world, asked.destination))
+        here = own_address(world, asked.destination)
+        return Found(rule=rule, local=here, broadcast=here is not None and here.address != asked.destination)
     live, lost = _routes_to(world, rule.action, asked.destination)
     if not live:
         return Found(notes=() if rule.action in _READ else (_unread(rule, rule.action),))
@@ -116,9 +118,10 @@ def reverse_path_refuses(world: World, packet: Ask, link: LinkName, leaving: Lin
     """
     if packet.source.version == 6:
         return ""
-    if packet.source in world.addresses:
-        return f"its source {packet.source} is this machine's own address"
     strength = world.strongest(link, Setting.RP_FILTER)
+    own = own_address(world, packet.source)
+    if own is not None and (own.address == packet.source or strength or _has_custom_rules(world)):
+        return f"its source {packet.source} is this machine's own address"
     if not strength:
         return ""
     kept = packet.mark if world.strongest(link, Setting.SRC_VALID_MARK) else Mark(0)
@@ -160,6 +163,11 @@ def link_of(route: Route) -> LinkName | None:
 def neighbour_of(route: Route, destination: Address) -> Address:
     """Return whom a packet is handed to: the router, or the destination itself when that is on the link."""
     return route.hop.address if isinstance(route.hop, Via) else destination
+
+
+def _has_custom_rules(world: World) -> bool:
+    """Whether there are IPv4 rules beside the kernel's: it looks closer at sources then, filter or not."""
+    return any(rule.version == 4 and (rule.priority, rule.action) not in KERNEL_RULES for rule in world.rules)
 
 
 def _matches(rule: Rule, asked: Ask) -> bool:

@@ -8,6 +8,7 @@ lives keeps the translation it got. Other tables' rules are not walked.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 
 from outgate.model.net import (
     ALL_LINKS,
@@ -35,6 +36,7 @@ from outgate.trace.table import Passage, Stop
 from outgate.trace.world import World
 
 _LOOPBACK = LinkName("lo")
+_ANYBODY = IPv4Address(0)  # whom the reverse path filter takes a broadcast for
 _TOLD = {Discard.BLACKHOLE: Disposition.DROPPED, Discard.UNREACHABLE: Disposition.NO_ROUTE}  # else: prohibited
 
 
@@ -157,20 +159,21 @@ def _route(way: _Way) -> Disposition | None:
     asked = Ask(source=packet.source, destination=packet.destination, incoming=packet.incoming, mark=way.mark)
     way.found = found = look_up(world, asked)
     way.steps += found.notes
+    asleep = "" if found.local is not None else _not_forwarding(world, packet)
+    if asleep and packet.source.version == 4:  # IPv4 gives up on other links' packets before it says why
+        way.add(Place.FORWARDING, asleep, ends=True)
+        return Disposition.DROPPED
     if found.discard is not None:
         way.steps.append(_discarded(world, found))
         return _TOLD.get(found.discard, Disposition.REJECTED)
+    if found.local is None:
+        way.steps.append(route_step(found, packet.destination, world))
     if found.local is None and found.route is None:
-        way.steps.append(route_step(found, packet.destination, world))
         return Disposition.NO_ROUTE
-    route = found.route
-    way.leaving = (link_of(route) if route is not None else None) or _LOOPBACK
-    refusal = (_not_forwarding(world, packet) if route is not None else "") or reverse_path_refuses(
-        world, asked, packet.incoming, way.leaving
-    )
-    if route is not None:
-        way.steps.append(route_step(found, packet.destination, world))
-        way.via = neighbour_of(route, packet.destination)
+    way.leaving = (link_of(found.route) if found.route is not None else None) or _LOOPBACK
+    way.via = neighbour_of(found.route, packet.destination) if found.route is not None else None
+    back = replace(asked, destination=_ANYBODY) if found.local is not None and found.broadcast else asked
+    refusal = asleep or reverse_path_refuses(world, back, packet.incoming, way.leaving)
     if refusal:
         way.add(Place.FORWARDING, refusal, ends=True)
         return Disposition.DROPPED

@@ -36,7 +36,7 @@ from outgate.model.state import Desired, Facts, Resource
 from outgate.model.why import Because
 
 LOCAL, DEFAULT = TableId(255), TableId(253)  # rt_tables: the machine's own addresses; empty unless somebody fills it
-_KERNEL_RULES = ((0, LOCAL), (32766, MAIN), (32767, DEFAULT))  # what every network namespace starts with
+KERNEL_RULES = ((0, LOCAL), (32766, MAIN), (32767, DEFAULT))  # what every network namespace starts with
 
 AnyLink: TypeAlias = Link | TenantLink
 AnyAddress: TypeAlias = HostAddress | LinkAddress
@@ -156,7 +156,7 @@ def _rules(rules: list[Rule]) -> tuple[Rule, ...]:
     """Sort rules by priority. A family without a rule for the local table is a reading that left the kernel's out."""
     for version in (4, 6):
         if not any(rule.version == version and rule.action == LOCAL for rule in rules):
-            rules += [Rule(priority=priority, version=version, action=table) for priority, table in _KERNEL_RULES]
+            rules += [Rule(priority=priority, version=version, action=table) for priority, table in KERNEL_RULES]
     return tuple(sorted(set(rules), key=lambda rule: (rule.priority, str(rule))))
 
 
