@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -58,10 +58,11 @@ class Rig:
         """Run the command in the gateway's namespace."""
         return self.lab.gw.run(self.command(*words), check=check)
 
-    def start(self, *words: str) -> None:
-        """Start the daemon."""
-        with self.log.open("a") as file:
-            self.daemon = self.lab.gw.popen(self.command("gateway", "run", *words), stdout=file, stderr=file)
+    def start(self, *words: str, limited: Sequence[str] = ()) -> None:
+        """Start the daemon; `limited` is a command in front that takes something away from it."""
+        command = [*limited, *self.command("gateway", "run", *words)]
+        with Path("/dev/null").open("a") if limited else self.log.open("a") as file:
+            self.daemon = self.lab.gw.popen(command, stdout=file, stderr=file)
 
     def kill(self) -> None:
         """Kill the daemon, as the kernel or an impatient administrator would."""
@@ -86,12 +87,12 @@ class Rig:
         found: dict[str, Any] = json.loads(answer) if answer.strip() else {}
         return found
 
-    def serve(self, *, manifests: bool = True) -> None:
+    def serve(self, *, manifests: bool = True, limited: Sequence[str] = ()) -> None:
         """Write the picture's manifests, start the daemon, and wait until every pod is served in both families."""
         if manifests:
             self.manifests.put_all(self.lab)
             self.manifests.put(egress_gateway(**FAST))
-        self.start()
+        self.start(limited=limited)
         self.wait_until_served()
 
     def wait_until_served(self) -> None:

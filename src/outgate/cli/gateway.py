@@ -48,16 +48,17 @@ def gateway() -> None:
 
 
 @gateway.command()
-@click.option("--metrics", default="", metavar="ADDRESS:PORT", help="Serve Prometheus metrics there; off by default.")
+@click.option("--metrics", default="127.0.0.1:9461", show_default=True, metavar="ADDRESS:PORT", help="Empty: none.")
+@click.option("--metrics-remote", is_flag=True, help="Let --metrics be an address that others reach.")
 @click.option("--yes", is_flag=True, help="Delete in bulk without a second reading.")
 @place_options
-def run(options: GatewayOptions, metrics: str, yes: bool) -> None:
+def run(options: GatewayOptions, metrics: str, metrics_remote: bool, yes: bool) -> None:
     """Run the daemon: keep this machine as the manifests say, until stopped."""
     from dataclasses import replace
 
     from outgate.roles.gateway_daemon import serve
 
-    serve(replace(options, metrics=metrics, sure=yes))
+    serve(replace(options, metrics=metrics, metrics_remote=metrics_remote, sure=yes))
 
 
 @gateway.command()
@@ -107,6 +108,19 @@ def _order(verb: str, options: GatewayOptions) -> None:
     from outgate.roles.gateway import place_of
 
     ask(place_of(options).socket, verb, patience_s=120.0)
+
+
+@gateway.command()
+@format_option
+@place_options
+def diff(options: GatewayOptions, output: str) -> int:
+    """Show what differs between the manifests and this machine; the same as plan, in one line per object."""
+    from outgate.cli.planned import diff_lines, planned_of
+    from outgate.report.planned import planned_document
+
+    planned = planned_of(options)
+    show(output, lambda: planned_document(planned), lambda: diff_lines(planned))
+    return CHANGES if planned.changes else FINE
 
 
 @gateway.command()

@@ -6,7 +6,7 @@ from itertools import islice
 
 from outgate.model.errors import OutgateError
 from outgate.plan.flows import flow_rules, stale_flows
-from outgate.report.planned import Planned
+from outgate.report.planned import Planned, Sign, changes_of
 from outgate.roles.gateway import look, place_of, state_of
 from outgate.roles.options import GatewayOptions
 from outgate.systems.conntrack.read import flows
@@ -39,3 +39,13 @@ def planned_of(options: GatewayOptions) -> Planned:
         ends=tuple(ends),
         ends_unlisted=more,
     )
+
+
+def diff_lines(planned: Planned) -> str:
+    """Return the changes as a list for `grep`: sign and object, one a line, in the order of writing."""
+    lines = []
+    for change in changes_of(planned):
+        if change.was is not None:
+            lines.append(f"- {change.was}")
+        lines.append(f"{'-' if change.sign is Sign.DELETE else '+'} {change.resource}")
+    return "\n".join(lines)

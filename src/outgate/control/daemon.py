@@ -101,6 +101,7 @@ class Report:
     changes: int = 0
     repaired: int = 0
     failed: int = 0
+    drift: bool = False  # nobody asked for the last round's changes: they are repairs
     last_repair: str = ""
     repaired_at_s: float = 0.0
     seconds: float = 0.0
@@ -111,7 +112,12 @@ class Report:
 class Daemon:
     """One gateway's life: from the first round to the signal that ends it. The data path stays as it is then."""
 
-    def __init__(self, parts: Parts, loop: Loop, *, gateway: str, ledger: Ledger) -> None:
+    def __init__(
+        self, parts: Parts, loop: Loop, *, gateway: str, ledger: Ledger, unproven: frozenset[Address] = frozenset()
+    ) -> None:
+        """Begin with a ledger; `unproven` are addresses that it holds and that must be probed again: a machine that was
+        away may find them taken.
+        """
         self.parts = parts
         self.loop = loop
         self.ledger = ledger
@@ -120,6 +126,7 @@ class Daemon:
         self._gate = Gate(gateway)
         self._memory = Memory()
         self._conflicts: dict[Address, Mac] = {}
+        self._unproven = unproven
         self._live: Mapping[Address, int] = MappingProxyType({})
         self._reasons: set[str] = {"start"}
         self._setbacks = 0  # rounds in a row that failed or left something undone
@@ -175,7 +182,12 @@ class Daemon:
             return
         moment = Moment(now_s=self.parts.wall_s(), flows=self._live)
         asked = Asked(
-            intent=intent, ledger=self.ledger, moment=moment, gateway=self._gateway, conflicts=dict(self._conflicts)
+            intent=intent,
+            ledger=self.ledger,
+            moment=moment,
+            gateway=self._gateway,
+            conflicts=dict(self._conflicts),
+            unproven=self._unproven,
         )
         decided = decide(self.parts.machine, asked, self._memory)
         outcome = settle(self.parts.machine, decided, self.parts.save)
@@ -228,6 +240,7 @@ class Daemon:
             again = self.loop.now_s() + PROBE_AGAIN_S
             self.loop.at(f"conflict {probe.address}", again, lambda: self._forget_conflict(probe.address))
         else:
+            self._unproven -= {probe.address}
             egress = self._is_egress(probe)
             held = Holding(tenant=probe.tenant, link=probe.link, egress=egress)
             holdings = MappingProxyType({**self.ledger.holdings, probe.address: held})
@@ -283,6 +296,7 @@ class Daemon:
                 last_repair=last or self.report.last_repair,
                 repaired_at_s=self.loop.now_s() if last else self.report.repaired_at_s,
                 seconds=seconds,
+                drift=repaired,
                 at_s=self.loop.now_s(),
                 error="",
             )

@@ -86,7 +86,7 @@ def confirm(pending: Pending, directory: Path) -> None:
     """
     try:
         for name, text in pending.manifests.items():
-            disk.replace(directory / Path(name).name, text.encode())
+            disk.replace(directory / Path(name).name, text.encode(), mode=0o644)
         for old in directory.iterdir():
             if old.suffix in SUFFIXES and not old.name.startswith(".") and old.name not in pending.manifests:
                 old.unlink()

@@ -47,6 +47,7 @@ class Asked:
     moment: Moment
     gateway: str = ""
     conflicts: Mapping[Address, Mac] = field(default_factory=lambda: MappingProxyType({}))
+    unproven: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Decided:
 def decide(world: World, asked: Asked, memory: Memory | None = None) -> Decided:
     """Read, allocate, plan and compare; write nothing. This is what `plan` shows and what `apply` then does."""
     reading = world.read(asked.ledger)
-    facts = replace(_before_us(reading.facts, asked.ledger), conflicts=asked.conflicts)
+    facts = replace(_before_us(reading.facts, asked.ledger), conflicts=asked.conflicts, unproven=asked.unproven)
     gateway = find_gateway(asked.intent, asked.gateway)
     if gateway is None:
         snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=asked.gateway)

@@ -42,6 +42,7 @@ class Facts:
     rules: frozenset[Rule] = frozenset()
     settings: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
     conflicts: Mapping[Address, Mac] = field(default_factory=lambda: MappingProxyType({}))
+    unproven: frozenset[Address] = frozenset()  # held before the machine was away: to be probed again before use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

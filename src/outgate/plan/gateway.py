@@ -106,15 +106,17 @@ def _tenant_facts(snapshot: Snapshot, tenant: EgressTenant, decided: Claims, sel
 
 def _held(snapshot: Snapshot, claim: Claim) -> bool:
     held = snapshot.ledger.holdings.get(claim.address)
-    return held is not None and held.tenant == claim.tenant and claim.link in snapshot.facts.links
+    proven = held is not None and held.tenant == claim.tenant and claim.address not in snapshot.facts.unproven
+    return proven and claim.link in snapshot.facts.links
 
 
 def _probes(snapshot: Snapshot, tenant: EgressTenant, decided: Claims) -> Iterator[tuple[Probe, Because]]:
     """Yield the addresses that must be probed before they are used: claimed, not held, and not in conflict."""
     for claim in (*decided.next_hops[tenant.name], *decided.egress[tenant.name]):
         held = snapshot.ledger.holdings.get(claim.address)
-        if held is None and claim.address not in snapshot.facts.conflicts and claim.link in snapshot.facts.links:
-            text = f"{claim.address} is claimed for the first time: somebody else may use it"
+        asked = held is None or claim.address in snapshot.facts.unproven
+        if asked and claim.address not in snapshot.facts.conflicts and claim.link in snapshot.facts.links:
+            text = f"{claim.address} is claimed for the first time, or after an absence: somebody else may use it"
             yield (
                 Probe(address=claim.address, link=claim.link, tenant=tenant.name),
                 Because("probe", text, (f"EgressTenant/{tenant.name}",)),

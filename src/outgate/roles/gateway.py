@@ -249,7 +249,8 @@ def opened(options: GatewayOptions, told: Callable[[Report], None]) -> Iterator[
             wall_s=time.time,
             told=lambda report: told(replace(report, findings=(*report.findings, *gateway.state_findings))),
         )
-        daemon = Daemon(parts, loop, gateway=options.name, ledger=loaded.ledger)
+        away = frozenset[Address]() if loaded.same_place else frozenset(loaded.ledger.holdings)
+        daemon = Daemon(parts, loop, gateway=options.name, ledger=loaded.ledger, unproven=away)
         gateway = Gateway(
             options=options,
             place=place,

@@ -6,16 +6,20 @@ Stopping leaves the data path as it is. The socket answers `status` to whoever m
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
+from outgate.control import logs, notify
 from outgate.control.daemon import Report
+from outgate.control.exposition import Exposition
+from outgate.control.metrics import Meter
 from outgate.control.peer import Right
 from outgate.control.socket import LATER, Later, Question, Server, Verb
 from outgate.control.status import Observed, status_of
-from outgate.model.errors import IntentError, OutgateError
+from outgate.model.errors import IntentError, OutgateError, Refused
 from outgate.model.net import Address
 from outgate.model.status import Confirmation, Status
 from outgate.report.layout import Style
@@ -36,17 +40,58 @@ class Service:
     """The daemon with its socket: answers questions about the gateway and takes orders."""
 
     gateway: Gateway | None = None
+    exposition: Exposition | None = None
+    meter: Meter = field(default_factory=Meter)
     waiting: list[Question] = field(default_factory=list)
+    told_ready: bool = False
     ports: dict[Address, int] = field(default_factory=dict)
     ports_at_s: float | None = None
 
     def told(self, report: Report) -> None:
-        """After each round: answer those who wait for it, once nothing is left to do."""
-        finding_less = report.decided is not None and report.outcome.converged and not report.error
-        if finding_less and report.decided is not None and not report.decided.desired.probes:
-            questions, self.waiting = self.waiting, []
-            for question in questions:
-                question.answer({"changes": report.changes, "findings": len(report.findings)})
+        """After each round: count it, tell the service manager, and answer those who wait for it."""
+        gateway = self._gateway()
+        if report.error:
+            self.meter.fail()
+        elif report.decided is not None:
+            wall_s = gateway.daemon.parts.wall_s()
+            self.meter.count(report.outcome, report.seconds, wall_s=wall_s, drift=report.drift)
+        self._show_metrics()
+        if not self.told_ready:  # the guards stand, or nothing can be done yet: a boot must not wait for a NIC
+            self.told_ready = notify.ready(report.error or f"round {report.rounds}") or True
+        if report.decided is None or report.error or not report.outcome.converged or report.decided.desired.probes:
+            return
+        questions, self.waiting = self.waiting, []
+        for question in questions:
+            question.answer({"changes": report.changes, "findings": len(report.findings)})
+
+    def feed_watchdog(self) -> None:
+        """Tell the service manager that the loop turns, as often as it wants to hear."""
+        every_s = notify.watchdog_s()
+        if every_s is not None:
+            gateway = self._gateway()
+            notify.alive()
+            gateway.loop.at("watchdog", gateway.loop.now_s() + every_s, self.feed_watchdog)
+
+    def expose(self, address: str, *, remote: bool) -> None:
+        """Serve metrics at an address, if there is one; a port that is taken does not stop the gateway."""
+        if not address:
+            return
+        try:
+            self.exposition = Exposition(address, remote=remote)
+        except Refused as refused:
+            log.warning("no metrics", extra={"fields": {"error": str(refused)}})
+
+    def _show_metrics(self) -> None:
+        if self.exposition is not None:
+            now_s = self._gateway().loop.now_s()
+            self.exposition.view = self.meter.view(self.status(), now_s=now_s, flows=self._occupancy())
+
+    def _occupancy(self) -> tuple[int, int] | None:
+        try:
+            occupancy = conntrack.count()
+        except OutgateError:
+            return None
+        return occupancy.entries, occupancy.limit
 
     def verbs(self) -> dict[str, Verb]:
         """Return what can be asked."""
@@ -65,6 +110,7 @@ class Service:
             counts = gateway.machine.counts()
         except OutgateError:
             counts = Counts()  # status answers also where nft does not
+        report = gateway.daemon.report
         until = gateway.waits_until_s
         observed = Observed(
             now_s=now_s,
@@ -77,7 +123,7 @@ class Service:
             ports_at_s=self.ports_at_s,
             confirmation=Confirmation(left_s=gateway.left_s()) if until is not None else None,
         )
-        return status_of(gateway.daemon.report, observed)
+        return status_of(replace(report, findings=(*report.findings, *gateway.state_findings)), observed)
 
     def sample_ports(self) -> None:
         """Count live flows by the address that the outside sees."""
@@ -90,6 +136,7 @@ class Service:
         for (address, _), flows in conntrack.tally().items():
             found[address] = found.get(address, 0) + flows
         self.ports, self.ports_at_s = found, gateway.loop.now_s()
+        self._show_metrics()
 
     def _status(self, question: Question) -> object:
         """Answer with the document, and with text when the client says how wide and whether in colour."""
@@ -130,14 +177,19 @@ def serve(options: GatewayOptions) -> None:
     Raises:
         AlreadyRunning: another outgate writes to this network namespace.
     """
+    logs.configure()
+    faulthandler.enable()  # the watchdog's SIGABRT shows where the loop stood
     service = Service()
     with ExitStack() as stack:
         gateway = stack.enter_context(opened(options, service.told))
         service.gateway = gateway
+        service.expose(options.metrics, remote=options.metrics_remote)
+        service.feed_watchdog()
         server = Server(gateway.place.socket, service.verbs(), gateway.loop)
         stack.callback(server.close)
         gateway.loop.stop_on_signals()
         gateway.loop.at("sample", gateway.loop.now_s() + SAMPLE_S, service.sample_ports)
         log.info("started", extra={"fields": {"gateway": options.name, "manifests": str(options.manifests)}})
         gateway.daemon.run()
+        notify.stopping()
         log.info("stopped", extra={"fields": {"data path": "left as it is"}})

@@ -20,4 +20,5 @@ class GatewayOptions:
     instance: str = "gateway"
     name: str = ""
     metrics: str = ""  # ADDRESS:PORT; empty is off
+    metrics_remote: bool = False  # also on an address that others reach
     sure: bool = False  # the user's --yes
