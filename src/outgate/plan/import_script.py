@@ -20,6 +20,7 @@ from outgate.model.intent import EgressGateway, EgressTenant, InnerInterface, Ne
 from outgate.model.net import Address, HostAddress, LinkName, Prefix, Route
 from outgate.model.why import Finding, Origin, Severity
 from outgate.plan.guard import collapse
+from outgate.plan.script_command import NEW_GATEWAY
 from outgate.plan.script_rules import (
     LINK_PREFIX,
     ScriptRules,
@@ -49,15 +50,14 @@ class Leftovers:
 class Imported:
     """The equivalent intent, and by whom it is served now.
 
-    `links` maps each imported tenant to its old link, `egress` are its egress IPs with the NICs that they are on, and
-    `rules` the rules that only these tenants need. Without a tenant there is no gateway.
+    `links` maps each imported tenant to its old link, and `egress` are the egress IPs with their NICs. Without a tenant
+    there is no gateway.
     """
 
     gateway: EgressGateway | None = None
     tenants: tuple[EgressTenant, ...] = ()
     links: Mapping[str, Macvlan] = field(default_factory=lambda: MappingProxyType({}))
     egress: tuple[tuple[LinkName, Address], ...] = ()
-    rules: tuple[IptablesRule, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -66,7 +66,7 @@ class Imported:
         return any(finding.severity is Severity.REFUSAL for finding in self.findings)
 
 
-def import_script(left: Leftovers, *, gateway: str = "gateway") -> Imported:
+def import_script(left: Leftovers, *, gateway: str = NEW_GATEWAY) -> Imported:
     """Return the intent that does what the script's leftovers do. `gateway` is the name of the EgressGateway."""
     rules = script_rules(left.rules)
     paths = [_path(link, left, rules) for link in script_links(left.macvlans)]
@@ -80,19 +80,8 @@ def import_script(left: Leftovers, *, gateway: str = "gateway") -> Imported:
         tenants=tuple(path.tenant(gateway) for path in sound),
         links=MappingProxyType({path.name: path.link for path in sound}),
         egress=tuple((leg.uplink, leg.egress) for path in sound for leg in path.legs),
-        rules=tuple(_rules_of(sound, rules)),
         findings=tuple(findings),
     )
-
-
-def _rules_of(paths: tuple[_Path, ...], rules: ScriptRules) -> Iterator[IptablesRule]:
-    """Yield the rules that nobody needs once these tenants are ours: each standing of each of them."""
-    links = {path.link.name for path in paths}
-    marks = {(leg.hop.version, leg.mark) for path in paths for leg in path.legs}
-    nics = {path.link.parent for path in paths}
-    yield from (rule for rule in rules.marking if rule.incoming in links)
-    yield from (rule for rule in rules.translating if (rule.version, matched_mark(rule)) in marks)
-    yield from (rule for rule in rules.guarding if rule.incoming in nics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

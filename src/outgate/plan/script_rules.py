@@ -6,7 +6,7 @@ A rule that asks for more, or writes a part of the mark, is not the script's, wh
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -43,6 +43,20 @@ def script_rules(rules: Iterable[IptablesRule]) -> ScriptRules:
         found[_form(rule)].append(rule)
     return ScriptRules(
         marking=tuple(found["marking"]), translating=tuple(found["translating"]), guarding=tuple(found["guarding"])
+    )
+
+
+def obsolete(
+    rules: ScriptRules, *, links: Collection[LinkName], egress: Collection[Address], nics: Collection[LinkName]
+) -> tuple[IptablesRule, ...]:
+    """Return the rules that nobody needs once these links are adopted, these egress IPs held, these inner NICs guarded.
+
+    Each standing of a rule is one: the script inserted some twice.
+    """
+    return (
+        *(rule for rule in rules.marking if rule.incoming in links),
+        *(rule for rule in rules.translating if egress_of(rule) in egress),
+        *(rule for rule in rules.guarding if rule.incoming in nics),
     )
 
 
