@@ -95,7 +95,8 @@ def pass_outward(world: World, passage: Passage) -> list[Step] | Stop:
         return []
     if mark in (NO_MARK, STRANGER):
         text = f"{packet.source} came by {packet.incoming} and is no tenant's"
-        return Stop(Step(place=Place.GATE, text=text, verdict=Verdict.ENDS), Disposition.REJECTED)
+        told = Disposition.REJECTED if mark == STRANGER else Disposition.DROPPED
+        return Stop(Step(place=Place.GATE, text=text, verdict=Verdict.ENDS), told)
     checked = _check_source(world, packet, mark)
     if isinstance(checked, Stop):
         return checked
