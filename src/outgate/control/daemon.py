@@ -20,7 +20,7 @@ from outgate.model.errors import NotReady, OutgateError, Refused, Unreachable
 from outgate.model.flow import Flow
 from outgate.model.intent import Announce, Intent
 from outgate.model.ledger import Holding, Ledger
-from outgate.model.net import TENANT_MASK, Address, Mac, Mark
+from outgate.model.net import TENANT_MASK, Address, LinkName, Mac, Mark
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Moment, Outcome, Probe, Resource
 from outgate.model.why import Because, Finding
@@ -29,6 +29,7 @@ from outgate.plan.gateway import Memory
 
 AUDIT_S = 30.0  # a lost notification is found at the latest then
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+SHOWN_CHANGES = 100  # of a round are logged one by one, the rest as a number
 PROBE_AGAIN_S = 60.0  # an address that somebody else answered is probed again after this
 
 log = logging.getLogger("outgate.control")
@@ -55,6 +56,9 @@ class Machine(World, Protocol):
 
     def distrust(self) -> None:
         """Let the next reading read everything anew."""
+
+    def received(self, links: Iterable[LinkName]) -> Mapping[LinkName, int]:
+        """Return how many unicast packets links of somebody else have received; absent ones are left out."""
 
 
 class Flows(Protocol):
@@ -128,6 +132,7 @@ class Daemon:
         self._conflicts: dict[Address, Mac] = {}
         self._unproven = unproven
         self._live: Mapping[Address, int] = MappingProxyType({})
+        self._received: Mapping[LinkName, int] = MappingProxyType({})
         self._reasons: set[str] = {"start"}
         self._setbacks = 0  # rounds in a row that failed or left something undone
         self._blocked = False  # a system is silent: wait for the pause, whatever happens meanwhile
@@ -180,7 +185,7 @@ class Daemon:
         if intent is None:
             self._tell(replace(self.report, findings=self._gate.findings))
             return
-        moment = Moment(now_s=self.parts.wall_s(), flows=self._live)
+        moment = Moment(now_s=self.parts.wall_s(), flows=self._live, received=self._received)
         asked = Asked(
             intent=intent,
             ledger=self.ledger,
@@ -278,10 +283,17 @@ class Daemon:
     def _account(self, decided: Decided, outcome: Outcome, seconds: float, *, drift: bool) -> None:
         made, dropped = outcome.changes.make, outcome.changes.drop
         count = len(made) + len(dropped)
-        for resource in made:
-            log.info("made", extra={"fields": {"resource": str(resource), "drift": drift}})
-        for resource in dropped:
-            log.info("dropped", extra={"fields": {"resource": str(resource), "drift": drift}})
+        if count:
+            log.info(
+                "round", extra={"fields": {"made": len(made), "dropped": len(dropped), "ms": round(seconds * 1000)}}
+            )
+        for verb, resources in (("made", made), ("dropped", dropped)):
+            for resource in resources[:SHOWN_CHANGES]:
+                log.info(verb, extra={"fields": {"resource": str(resource), "drift": drift}})
+            if len(resources) > SHOWN_CHANGES:
+                log.info(verb, extra={"fields": {"more": len(resources) - SHOWN_CHANGES, "drift": drift}})
+        for failure in outcome.failures[:SHOWN_CHANGES]:
+            log.warning("refused", extra={"fields": {"resource": str(failure.resource), "words": failure.words}})
         repaired = drift and count > 0
         last = f"{(*made, *dropped)[0]}" + (f" and {count - 1} more" if count > 1 else "") if repaired else ""
         self._tell(
@@ -331,11 +343,14 @@ class Daemon:
             self.want("machine")
 
     def _audit(self) -> None:
-        """Read everything anew, also what no notification has named, and count the flows on retiring addresses."""
+        """Read everything anew, also what no notification has named; count what no notification tells: the flows on
+        retiring addresses, the packets on links under adoption.
+        """
         self.loop.at("audit", self.loop.now_s() + AUDIT_S, self._audit)
         self.parts.machine.distrust()
         retiring = self.ledger.retiring
         self._live = MappingProxyType({a: self._flows_on(a, old.mark) for a, old in retiring.items()})
+        self._received = self.parts.machine.received(self.ledger.adopting)
         self.want("audit")
 
     def _flows_on(self, address: Address, mark: Mark) -> int:

@@ -12,10 +12,11 @@ from itertools import groupby
 from outgate.compare.order import make_rank
 from outgate.control.loop import Readable
 from outgate.model.ledger import Ledger
-from outgate.model.net import Mark
+from outgate.model.net import LinkName, Mark
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Failure, Reading, Resource
 from outgate.model.why import Because
+from outgate.systems.host import macvlans
 from outgate.systems.kernel import read as kernel
 from outgate.systems.kernel import write as kernel_write
 from outgate.systems.kernel.cache import Cache
@@ -117,6 +118,10 @@ class GatewayMachine:
             elif not whole:
                 failures += self._change_table((), _elements(resources))
         return tuple(failures)
+
+    def received(self, links: Iterable[LinkName]) -> Mapping[LinkName, int]:
+        """Return how many unicast packets links of somebody else have received."""
+        return macvlans.received(links)
 
     def counts(self) -> Counts:
         """Return what the table has counted."""
