@@ -42,7 +42,32 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-@click.group()
+_SCRIPT = {
+    "add-tenant": "add_tenant",
+    "remove-tenant": "remove_tenant",
+    "daemon": "daemon",
+    "import-script": "import_script",
+}  # commands of the script that outgate replaces, in cli/seed_script.py
+
+
+class WithScript(click.Group):
+    """The group of gateway commands, with those of the script, which are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return our own commands, then the script's."""
+        return [*super().list_commands(ctx), *_SCRIPT]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command."""
+        if cmd_name not in _SCRIPT:
+            return super().get_command(ctx, cmd_name)
+        from outgate.cli import seed_script
+
+        command: click.Command = getattr(seed_script, _SCRIPT[cmd_name])
+        return command
+
+
+@click.group(cls=WithScript)
 def gateway() -> None:
     """Run an egress gateway: each tenant leaves by its own egress IP, or not at all."""
 
@@ -119,7 +144,8 @@ def diff(options: GatewayOptions, output: str) -> int:
     from outgate.report.planned import planned_document
 
     planned = planned_of(options)
-    show(output, lambda: planned_document(planned), lambda: diff_lines(planned))
+    if planned.changes or output != "text":
+        show(output, lambda: planned_document(planned), lambda: diff_lines(planned))
     return CHANGES if planned.changes else FINE
 
 

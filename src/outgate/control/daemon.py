@@ -15,6 +15,7 @@ from typing import Protocol
 
 from outgate.control.gate import Gate
 from outgate.control.loop import Loop, Readable
+from outgate.control.quotas import settle_quotas, used_by_mark
 from outgate.control.round import Asked, Decided, World, decide, findings_of, settle
 from outgate.model.errors import NotReady, OutgateError, Refused, Unreachable
 from outgate.model.flow import Flow
@@ -56,6 +57,12 @@ class Machine(World, Protocol):
 
     def distrust(self) -> None:
         """Let the next reading read everything anew."""
+
+    def quotas_used(self) -> Mapping[Mark, int]:
+        """Return the bytes of its quota that each tenant has used, by mark."""
+
+    def begin_quotas(self, used: Mapping[Mark, int], renewed: Iterable[Mark]) -> None:
+        """Let a table that is loaded anew begin with what was used, and let these quotas begin anew now."""
 
     def received(self, links: Iterable[LinkName]) -> Mapping[LinkName, int]:
         """Return how many unicast packets links of somebody else have received; absent ones are left out."""
@@ -142,6 +149,7 @@ class Daemon:
 
     def run(self) -> None:
         """Run until the loop is stopped."""
+        self.parts.machine.begin_quotas(used_by_mark(self.ledger), ())
         self.loop.watch(self.parts.source, self._source_changed)
         for readable in self.parts.machine.watched():
             self.loop.watch(readable, self._machine_changed)
@@ -347,11 +355,26 @@ class Daemon:
         retiring addresses, the packets on links under adoption.
         """
         self.loop.at("audit", self.loop.now_s() + AUDIT_S, self._audit)
+        self._settle_quotas()
         self.parts.machine.distrust()
         retiring = self.ledger.retiring
         self._live = MappingProxyType({a: self._flows_on(a, old.mark) for a, old in retiring.items()})
         self._received = self.parts.machine.received(self.ledger.adopting)
         self.want("audit")
+
+    def _settle_quotas(self) -> None:
+        """Remember what was used of quotas, and begin those anew whose period is over."""
+        decided = self.report.decided
+        tenants = decided.snapshot.intent.tenants if decided else ()
+        if not any(tenant.quota for tenant in tenants):
+            return
+        try:
+            used = self.parts.machine.quotas_used()
+            settled = settle_quotas(self.ledger, tenants, used, self.parts.wall_s())
+            self.ledger = settled.ledger
+            self.parts.machine.begin_quotas(used_by_mark(self.ledger), settled.renewed)
+        except (NotReady, Unreachable, Refused) as error:  # the audit's round meets the same and says so
+            log.warning("quotas not settled", extra={"fields": {"error": str(error)}})
 
     def _flows_on(self, address: Address, mark: Mark) -> int:
         return sum(1 for flow in self.parts.flows.flows(mark=mark, mask=TENANT_MASK) if flow.reply.dst == address)

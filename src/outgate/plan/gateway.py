@@ -7,7 +7,7 @@ out, fail closed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -76,7 +76,12 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: Memory
     wants.update(
         plan_settings(snapshot, gateway, ipv6=any(c.address.version == 6 for c in decided.by_address.values()))
     )
-    findings += [*route_findings, *guard_findings(snapshot, gateway), *_uplink_findings(snapshot, gateway)]
+    findings += [
+        *route_findings,
+        *_route_findings(intent, tenants),
+        *guard_findings(snapshot, gateway),
+        *_uplink_findings(snapshot, gateway),
+    ]
     return Desired(
         wants=MappingProxyType(wants),
         probes=MappingProxyType(probes),
@@ -175,20 +180,19 @@ def _tenant_findings(snapshot: Snapshot, given: TenantFacts, decided: Claims) ->
             )
     if tenant.namespace_selector is not None and not given.pods:
         yield Finding("SelectsNothing", about, "selects no pod that has an address", Severity.NOTE, "", tenant.origin)
-    yield from _route_findings(snapshot, given)
 
 
-def _route_findings(snapshot: Snapshot, given: TenantFacts) -> Iterator[Finding]:
+def _route_findings(intent: Intent, tenants: Iterable[EgressTenant]) -> Iterator[Finding]:
     """Say when the cluster does not send a next-hop tenant's traffic here."""
-    tenant = given.tenant
-    if not isinstance(tenant.identity, NextHopIdentity) or not snapshot.intent.external_routes:
+    if not intent.external_routes:
         return
-    used: set[Address] = {hop for route in snapshot.intent.external_routes for hop in route.next_hops}
-    if not used & set(tenant.identity.addresses):
-        hops = ", ".join(map(str, tenant.identity.addresses))
-        text = f"no AdminPolicyBasedExternalRoute has one of its next hops {hops}"
-        fix = "create one for its namespaces with that next hop"
-        yield Finding("NoExternalRoute", f"EgressTenant/{tenant.name}", text, Severity.WARNING, fix, tenant.origin)
+    used: set[Address] = {hop for route in intent.external_routes for hop in route.next_hops}
+    for tenant in tenants:
+        if isinstance(tenant.identity, NextHopIdentity) and used.isdisjoint(tenant.identity.addresses):
+            hops = ", ".join(map(str, tenant.identity.addresses))
+            text = f"no AdminPolicyBasedExternalRoute has one of its next hops {hops}"
+            fix = "create one for its namespaces with that next hop"
+            yield Finding("NoExternalRoute", f"EgressTenant/{tenant.name}", text, Severity.WARNING, fix, tenant.origin)
 
 
 def _uplink_findings(snapshot: Snapshot, gateway: EgressGateway) -> Iterator[Finding]:

@@ -52,9 +52,7 @@ class GatewayMachine:
         self._learned = learned
         self._joined: tuple[Reading, nft.Reading, Reading] | None = None
         self.boundary: Callable[[str], None] = no_boundary
-        self.used: Mapping[
-            Mark, int
-        ] = {}  # bytes of their quota that tenants have used, for a table that is loaded anew
+        self._used: Mapping[Mark, int] = {}  # bytes of their quota that tenants have used, for a table loaded anew
 
     def close(self) -> None:
         """Close the sockets; the machine stays as it is."""
@@ -123,6 +121,15 @@ class GatewayMachine:
         """Return how many unicast packets links of somebody else have received."""
         return macvlans.received(links)
 
+    def quotas_used(self) -> Mapping[Mark, int]:
+        """Return the bytes of its quota that each tenant has used, by mark."""
+        return nft.counts().used
+
+    def begin_quotas(self, used: Mapping[Mark, int], renewed: Iterable[Mark]) -> None:
+        """Let a table that is loaded anew begin with what was used, and let these quotas begin anew now."""
+        self._used = used
+        nft_write.renew(renewed)
+
     def counts(self) -> Counts:
         """Return what the table has counted."""
         return nft.counts()
@@ -132,7 +139,7 @@ class GatewayMachine:
         return kernel_write.write(self._socket, self._cache, make, drop, self.boundary)
 
     def _load_table(self, elements: tuple[Element, ...]) -> tuple[Failure, ...]:
-        loaded = nft_write.load(elements, used=self.used)
+        loaded = nft_write.load(elements, used=self._used)
         self.boundary("table loaded")
         self._table = loaded.reading
         if loaded.learned and self._trusted.keys() != {**self._trusted, **loaded.learned}.keys():
@@ -144,7 +151,7 @@ class GatewayMachine:
     def _change_table(self, make: tuple[Element, ...], drop: tuple[Element, ...]) -> tuple[Failure, ...]:
         """Change elements in one transaction; an element that gets another value is replaced in it."""
         actual = self._table.elements if self._table is not None else frozenset[Element]()
-        failures = nft_write.write(make, drop, actual=actual, used=self.used)
+        failures = nft_write.write(make, drop, actual=actual, used=self._used)
         self.boundary("table changed")
         return failures
 

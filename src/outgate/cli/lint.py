@@ -1,0 +1,25 @@
+"""`outgate lint`: the parser's and the planner's answers about manifests, touching nothing and needing no privilege."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from outgate.cli.show import CHANGES, FAILED, FINE, format_option, show, style
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), required=True)
+@format_option
+def lint(paths: tuple[Path, ...], output: str) -> int:
+    """Check manifests: exit 0 when nothing is wrong, 1 on warnings, 2 when something would not be in force."""
+    from outgate.model.why import Severity
+    from outgate.report.findings import findings_document, findings_text
+    from outgate.sources.manifests import check
+
+    _, findings = check(list(paths))
+    show(output, lambda: findings_document(findings), lambda: findings_text(findings, style()) or "nothing to say")
+    if any(finding.severity is Severity.REFUSAL for finding in findings):
+        return FAILED
+    return CHANGES if any(finding.severity is Severity.WARNING for finding in findings) else FINE
