@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from outgate.cli.gateway import place_options
+from outgate.cli.show import CHANGES, FAILED, FINE, style
 from outgate.model.errors import IntentError, Refused
-from outgate.roles.options import MANIFESTS
+from outgate.roles.options import MANIFESTS, GatewayOptions
+
+if TYPE_CHECKING:
+    from outgate.plan.import_script import Imported
 
 Value = TypeVar("Value")
 
@@ -85,6 +90,62 @@ def remove_tenant(directory: Path, name: str, mark: str, egress: tuple[str, ...]
     except OSError as failed:
         raise Refused(f"remove EgressTenant/{name} from {directory}", failed.strerror or str(failed)) from failed
     click.echo(f"removed {removed}")
+
+
+@click.command("daemon")
+@click.option("--dev", default="", help="The NIC towards the cluster, which the manifests name too.")
+@place_options
+def daemon(options: GatewayOptions, dev: str) -> None:
+    """Run the gateway, as `outgate gateway run` does; the nodes' return routes are part of it."""
+    from outgate.plan.gateway import find_gateway
+    from outgate.roles.gateway import read_intent
+    from outgate.roles.gateway_daemon import serve
+
+    gateway = find_gateway(read_intent(options), options.name)
+    inner = [nic.interface for nic in gateway.inner] if gateway is not None else []
+    if dev and gateway is not None and dev not in inner:
+        raise IntentError(
+            f"--dev {dev} is no inner NIC of EgressGateway/{gateway.name}: {', '.join(inner)}", gateway.origin
+        )
+    serve(options)
+
+
+@click.command("import-script")
+@click.option("--adopt", is_flag=True, help="Take over: write the manifests, and serve in the script's place.")
+@place_options
+def import_script(options: GatewayOptions, adopt: bool) -> int:
+    """Print what the script left on this machine as manifests; say what does not add up. --name names the gateway."""
+    from outgate.report.findings import findings_text
+    from outgate.roles.adopt import adopt as take_over
+    from outgate.roles.adopt import survey
+
+    seen = survey(options)
+    imported = seen.imported
+    if imported.findings:
+        click.echo(findings_text(imported.findings, style()), err=True)
+    for link, adoption in seen.ledger.adopting.items():
+        click.echo(f"{link} is adopted already, for EgressTenant/{adoption.tenant}", err=True)
+    if not adopt:
+        _print(imported)
+        return FAILED if imported.refused else CHANGES if imported.findings else FINE
+    done = take_over(options, lambda text: click.echo(text, err=True))
+    for link in done.waiting:
+        click.echo(f"{link} stays, without an address, until nothing has come by its MAC for five minutes")
+    click.echo(f"adopted: {', '.join(done.tenants)}" if done.tenants else "there is nothing to adopt")
+    if done.waiting:
+        click.echo("start the daemon now, it goes on from here: outgate gateway run")
+    return FINE
+
+
+def _print(imported: Imported) -> None:
+    from outgate.sources.dump import dump
+    from outgate.sources.yaml_writer import to_yaml
+
+    if imported.gateway is None:
+        click.echo("# the script left nothing here that could be imported")
+        return
+    documents = [to_yaml(dump(imported.gateway)), *(to_yaml(dump(tenant)) for tenant in imported.tenants)]
+    click.echo("---\n".join(documents), nl=False)
 
 
 def _intent(directory: Path) -> Any:
