@@ -7,6 +7,7 @@ Addresses: nodes 192.168.99.0/24 and fd99::/64 by enp1s0, egress 192.168.55.0/24
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,8 +39,10 @@ from outgate.systems.kernel.read import read
 from outgate.systems.kernel.write import write
 from outgate.systems.netlink import NetlinkSocket
 
+WITHIN_S = 10.0  # what the kernel does by itself takes milliseconds; this only bounds a failure
 ENP1S0, ENP7S0 = LinkName("enp1s0"), LinkName("enp7s0")
 NIC_SCRIPT = """
+sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
 for nic in enp1s0 enp7s0; do
   ip link add $nic type veth peer name peer-$nic
   ip link set peer-$nic up
@@ -116,6 +119,14 @@ class Machine:
             read(self.socket, self.cache)
             return write(self.socket, self.cache, make, drop, boundary)
 
+    def settle(self) -> None:
+        """Wait until the kernel has said all it says about links that came up: carrier, then addresses."""
+        deadline = time.monotonic() + WITHIN_S
+        while any(link["operstate"] not in ("UP", "UNKNOWN") for link in self.ip("link")):
+            assert time.monotonic() < deadline, "a link has no carrier"
+        while "tentative" in self.run("ip -6 address"):
+            assert time.monotonic() < deadline, "an address is still being looked for on the link"
+
     def made(self, *resources: Resource) -> None:
         """Write, and insist that all of it was done and is read back."""
         assert self.write(resources) == ()
@@ -150,8 +161,9 @@ def machine_in_namespace() -> Iterator[Machine]:
     """A machine with its NICs up, not yet touched by outgate; gone when the block ends."""
     with Namespace("gateway") as namespace:
         namespace.run(("sh", "-ec", NIC_SCRIPT))
-        namespace.sysctl("net/ipv6/conf/all/accept_dad", 0)
         with namespace.inside():
             socket = NetlinkSocket(0)
         with socket:
-            yield Machine(namespace, socket)
+            made = Machine(namespace, socket)
+            made.settle()
+            yield made

@@ -167,6 +167,7 @@ def test_a_foreign_link_of_a_tenants_name_is_a_failure_and_stays(machine: Machin
 
     assert failure.resource == wanted
     assert "not ours: veth" in failure.words
+    assert machine.write([], [wanted]) == ()
     assert machine.listing() == before
 
 

@@ -70,6 +70,7 @@ class Cache:
     ours: list[SeenAddress] = field(default_factory=list)  # addresses of ours
     indexes: dict[LinkName, int] = field(default_factory=dict)  # of all links; `write` adds those it makes
     hops_made: set[NextHop] = field(default_factory=set)  # next hops of routes that were made since the reading
+    labels_addresses: bool = False  # whether the kernel says who made an address (since Linux 5.18)
     has_nexthops: bool = False  # whether the kernel knows nexthop objects (since Linux 5.3)
     reading: Reading | None = None
     recorded: frozenset[tuple[LinkName, Address]] = frozenset()

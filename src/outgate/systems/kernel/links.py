@@ -50,14 +50,17 @@ def make_links(outbox: Outbox, cache: Cache, links: Sequence[TenantLink]) -> Non
     for refusal in outbox.send("links made"):
         taken = ": its alternative name is taken" if refusal.errno == errno.EEXIST else ""
         outbox.fail(refusal.resource, refusal.words + taken)
-    cache.indexes |= alive
     sound = [link for link in links if link not in outbox.failures]
+    cache.indexes |= {link.name: alive[link.name] for link in sound}
+    cache.links.stale = True  # whatever the next dump says, the indexes above are to be seen in it
     _set_ipv6(outbox, cache, sound)
     _set_up(outbox, cache, [link for link in sound if link not in outbox.failures], moved)
 
 
 def drop_links(outbox: Outbox, cache: Cache, links: Sequence[TenantLink]) -> None:
-    """Delete links, many of them as one device group. A link that is gone already is no failure."""
+    """Delete links, many of them as one device group. A link that is gone, or is not ours, is passed over."""
+    foreign = {seen.name for seen in cache.links.values if not tenant.is_ours(seen)}
+    links = [link for link in links if link.name not in foreign]
     doomed = {link.name for link in links}
     others = [seen for seen in cache.links.values if seen.group == tenant.DOOMED_GROUP and seen.name not in doomed]
     if len(links) <= _FEW or not all(tenant.is_ours(seen) for seen in others):

@@ -79,7 +79,7 @@ def read(
     last, cache.reading = cache.reading, None
     wanted = ALL_PARTS if last is None or Part.LINKS in parts else parts
     changed = _refresh(socket, cache, wanted)
-    if changed or last is None or recorded != cache.recorded:
+    if changed or last is None or (recorded != cache.recorded and not cache.labels_addresses):
         cache.recorded = recorded
         last = _reading(cache)
     cache.reading = last
@@ -200,14 +200,14 @@ def _settings(cache: Cache, links: list[SeenLink]) -> dict[tuple[LinkName, Setti
 def _addresses(cache: Cache, own_links: frozenset[LinkName]) -> tuple[set[LinkAddress], frozenset[HostAddress]]:
     """Return ours and theirs. Where one of ours stands with two prefix lengths, the wrong one is told."""
     seen_all = cache.addresses.values
-    labelled = any(seen.protocol for seen in seen_all)  # since Linux 5.18, which labels its own ones on lo as well
+    cache.labels_addresses = any(seen.protocol for seen in seen_all)  # since Linux 5.18, which labels its own as well
     cache.ours = []
     sound: set[LinkAddress] = set()
     faulty: set[LinkAddress] = set()
     foreign: set[HostAddress] = set()
     for seen in seen_all:
         found = seen.resource
-        recorded = not labelled and (found.link, found.address) in cache.recorded
+        recorded = not cache.labels_addresses and (found.link, found.address) in cache.recorded
         if not (seen.protocol == OWN_PROTOCOL or recorded or found.link in own_links):
             foreign.add(HostAddress(link=found.link, address=found.address, prefix_len=seen.prefix_len))
             continue
