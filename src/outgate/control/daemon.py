@@ -193,6 +193,8 @@ class Daemon:
         if intent is None:
             self._tell(replace(self.report, findings=self._gate.findings))
             return
+        if reasons & {"start", "audit"}:
+            self._received = self.parts.machine.received(self.ledger.adopting)
         moment = Moment(now_s=self.parts.wall_s(), flows=self._live, received=self._received)
         asked = Asked(
             intent=intent,
@@ -351,15 +353,12 @@ class Daemon:
             self.want("machine")
 
     def _audit(self) -> None:
-        """Read everything anew, also what no notification has named; count what no notification tells: the flows on
-        retiring addresses, the packets on links under adoption.
-        """
+        """Read everything anew, also what no notification has named, and count the flows on retiring addresses."""
         self.loop.at("audit", self.loop.now_s() + AUDIT_S, self._audit)
         self._settle_quotas()
         self.parts.machine.distrust()
         retiring = self.ledger.retiring
         self._live = MappingProxyType({a: self._flows_on(a, old.mark) for a, old in retiring.items()})
-        self._received = self.parts.machine.received(self.ledger.adopting)
         self.want("audit")
 
     def _settle_quotas(self) -> None:
