@@ -258,7 +258,8 @@ class _Reading:
 
     def _refuse(self, node: Node, kind: str, where: tuple[int, int, str], text: str, fix: str) -> None:
         origin = self._origin(node, kind, where)
-        self._broken.append(Broken(refusal(text, fix, origin), key(origin) if origin.kind and origin.name else None))
+        is_known = kind in KINDS or any(kind == one for _, one in cluster.READ)
+        self._broken.append(Broken(refusal(text, fix, origin), key(origin) if origin.name and is_known else None))
 
     def _origin(self, node: Node, kind: str, where: tuple[int, int, str]) -> Origin:
         line, column, field = where

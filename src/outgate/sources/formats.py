@@ -74,7 +74,7 @@ def duration(least_s: int, most_s: int) -> Text:
     return Text(
         what=f"a duration of {shown}, as in 30s, 5m, 24h, 7d or 1h30m",
         parse=values.parse_duration(least_s, most_s),
-        pattern="^([0-9]{1,6}[dhms])+$",
+        pattern="^([0-9]{1,8}[dhms])+$",
         most=32,
         show=values.show_duration,
     )

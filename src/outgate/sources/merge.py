@@ -117,9 +117,7 @@ def _kept(broken: Broken, merged: Mapping[str, Merged], before: State) -> Kept:
         return {}
     if broken.key is not None:
         kind = kind_of(broken.key)
-        old = (
-            before.merged[kind].by_key.get(broken.key) or before.kept[kind].get(broken.key) if kind in merged else None
-        )
+        old = before.merged[kind].by_key.get(broken.key) or before.kept[kind].get(broken.key)
         return {broken.key: old} if old is not None and broken.key not in merged[kind].by_key else {}
     file = broken.finding.origin.file if broken.finding.origin else ""
     return {

@@ -18,7 +18,7 @@ _DOTTED_MASK = re.compile(r"/[0-9]+\.[0-9.]+$")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LINK = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_.@-]*")
-_DURATION = re.compile(r"(?:[0-9]{1,6}[dhms])+")
+_DURATION = re.compile(r"(?:[0-9]{1,8}[dhms])+")
 _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _KERNEL_WORDS = {"all": "stands for all links", "default": "stands for links to come"}  # in net.ipv4.conf
 

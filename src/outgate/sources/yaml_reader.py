@@ -131,10 +131,12 @@ def _code(character: str | int) -> int:
 
 def _syntax(error: yaml.MarkedYAMLError, chunk: bytes, first_line: int) -> tuple[tuple[int, int], str, str]:
     """Word what libyaml says; a tab, the usual culprit, by its name."""
-    is_open_end = "end of stream" in (error.problem or "")  # what was never closed is found where it was opened
-    mark = (is_open_end and error.context_mark) or error.problem_mark or error.context_mark
+    mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
-    shown = chunk.split(b"\n")[line : line + 1]
+    lines = chunk.split(b"\n")
+    if error.context_mark and not b"".join([lines[line][column:], *lines[line + 1 :]] if lines[line:] else []).strip():
+        line, column = error.context_mark.line, error.context_mark.column  # never closed: look where it was opened
+    shown = lines[line : line + 1]
     if shown and b"\t" in shown[0][: column + 1]:
         at = shown[0].index(b"\t")
         return (first_line + line, at + 1), "a tab stands where YAML wants spaces", "indent with spaces only"
