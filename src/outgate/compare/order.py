@@ -1,6 +1,7 @@
 """The order of writing, so that every prefix of every change sequence is fail closed.
 
-Making: policy rules first (they need nothing), then the table with its guards, then what only lets replies come back
+Making: the table with its guards first, then the policy rules behind it (the other way round, the flows of a script that
+is being taken over would meet the rules before the table gives them a mark), then what only lets replies come back
 (addresses on uplinks, settings, return routes), then the elements that identify and translate, then the links on which
 tenants' packets arrive, and forwarding last. Dropping: the links first, so that nothing arrives any more when its
 identity goes; the guards last.
@@ -21,9 +22,9 @@ FORWARDING = (Setting.FORWARDING, Setting.FORWARDING6)
 def make_rank(resource: Resource) -> int:
     """Return the place of a resource when it is made; equal places have no order among them."""
     match resource:
-        case Rule():
-            return 0
         case Table():
+            return 0
+        case Rule():
             return 1
         case LinkAddress():
             return 7 if resource.link.startswith(OWN_LINK_PREFIX) else 2
