@@ -409,7 +409,9 @@ def test_no_content_whatsoever_makes_the_reader_fail(content: bytes, file: str) 
         assert (broken.finding.text + broken.finding.fix).isprintable()
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=10)
+)
 NAMES = st.sampled_from([*SPEC, "nextHop", "addresses", "cidrs", "matchLabels", "fromPool", "name", "rate", "x"])
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
