@@ -51,7 +51,7 @@ def test_a_number_is_not_given_again_soon() -> None:
 
 
 def test_marks_wrap_around_and_skip_those_in_use() -> None:
-    ledger = replace(Ledger(), last_mark=Mark(0x00FFFF00))
+    ledger = replace(Ledger(), last_mark=Mark(0x00FFFE00))
     assert later(replace(CLUSTER, tenants=(RED,)), ledger, 0).tenants["ns-red"].mark == 0x100
 
 

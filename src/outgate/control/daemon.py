@@ -18,7 +18,7 @@ from outgate.control.loop import Loop, Readable
 from outgate.control.quotas import settle_quotas, used_by_mark
 from outgate.control.round import Asked, Decided, World, decide, findings_of, settle
 from outgate.model.errors import NotReady, OutgateError, Refused, Unreachable
-from outgate.model.flow import Flow
+from outgate.model.flow import Flow, TcpState
 from outgate.model.intent import Announce, Intent
 from outgate.model.ledger import Holding, Ledger
 from outgate.model.net import TENANT_MASK, Address, LinkName, Mac, Mark
@@ -30,6 +30,7 @@ from outgate.plan.gateway import Memory
 
 AUDIT_S = 30.0  # a lost notification is found at the latest then
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+ENDED = (TcpState.TIME_WAIT, TcpState.CLOSE)
 SHOWN_CHANGES = 100  # of a round are logged one by one, the rest as a number
 PROBE_AGAIN_S = 60.0  # an address that somebody else answered is probed again after this
 
@@ -376,7 +377,9 @@ class Daemon:
             log.warning("quotas not settled", extra={"fields": {"error": str(error)}})
 
     def _flows_on(self, address: Address, mark: Mark) -> int:
-        return sum(1 for flow in self.parts.flows.flows(mark=mark, mask=TENANT_MASK) if flow.reply.dst == address)
+        """Return how many flows still live on an address; one that only waits for stray packets does not."""
+        flows = self.parts.flows.flows(mark=mark, mask=TENANT_MASK)
+        return sum(1 for flow in flows if flow.reply.dst == address and flow.tcp_state not in ENDED)
 
 
 def _decides_flows(resource: Resource) -> bool:

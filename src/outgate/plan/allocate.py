@@ -21,7 +21,7 @@ from outgate.plan.claims import Claims, claims, tenants_of
 from outgate.plan.selection import NamespaceIndex
 
 MARK_STEP = 0x100  # the low byte of a mark says which of the tenant's egress IPs
-LAST_MARK = 0x00FFFF00
+LAST_MARK = 0x00FFFE00  # 0x00ffff00 is what passing packets carry
 DEFAULT_QUARANTINE_S = 300.0
 LONGEST_DRAIN_S = 24 * 3600.0  # a flow that lives longer on a taken address is cut
 
@@ -105,12 +105,12 @@ def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
 
 
 def _next_mark(last: Mark, taken: set[Mark]) -> Mark:
-    """Return the next free mark after `last`, wrapping; there are 65,535 of them."""
+    """Return the next free mark after `last`, wrapping; there are 65,534 of them."""
     for step in range(1, LAST_MARK // MARK_STEP + 1):
         mark = Mark((last // MARK_STEP + step - 1) % (LAST_MARK // MARK_STEP) * MARK_STEP + MARK_STEP)
         if mark not in taken:
             return mark
-    raise OverflowError("all 65,535 tenant marks are taken")
+    raise OverflowError("all 65,534 tenant marks are taken")
 
 
 def _salt(gateway: str, tenant: str, links: set[LinkName], macs: set[Mac]) -> str:
@@ -167,7 +167,7 @@ def _taken(intent: Intent, ledger: Ledger, facts: Facts) -> set[Address]:
     given = {ip for allocation in ledger.tenants.values() for ip in allocation.pool_addresses}
     nodes = {ip for node in intent.nodes for ip in node.internal_ips}
     machine = {have.address for have in facts.addresses}
-    return listed | special | given | nodes | machine | set(ledger.retiring) | set(facts.conflicts)
+    return listed | special | given | nodes | machine | {*ledger.holdings, *ledger.retiring, *facts.conflicts}
 
 
 def _pool_refusal(

@@ -21,15 +21,13 @@ from outgate.model.why import Because, Finding, Severity
 from outgate.plan.claims import connected
 
 RULE_PRIORITY = 110  # behind `local` (0) and ahead of all that a distribution or FRR installs
-NIC_SETTINGS = {Setting.ARP_IGNORE: 1, Setting.ARP_ANNOUNCE: 2}
+# A reply's reverse path has the pod as its source: its mark must be seen there, or policy routing prohibits it.
+NIC_SETTINGS = {Setting.ARP_IGNORE: 1, Setting.ARP_ANNOUNCE: 2, Setting.SRC_VALID_MARK: 1}
 INNER_SETTINGS = {
     **NIC_SETTINGS,
     Setting.RP_FILTER: 2,
-}  # pods' packets enter by tenant links and leave by the NIC: loose at most
-UPLINK_SETTINGS = {
-    **NIC_SETTINGS,
-    Setting.SRC_VALID_MARK: 1,
-}  # replies carry the tenant's mark, and the reverse path must see it
+}  # pods' packets enter by tenant links and leave by the NIC: loose
+UPLINK_SETTINGS = NIC_SETTINGS
 
 
 def span_of(prefix: Prefix) -> Span:
