@@ -1,10 +1,10 @@
 """The order of writing, so that every prefix of every change sequence is fail closed.
 
-Making: the table with its guards first, then the policy rules behind it (the other way round, the flows of a script that
-is being taken over would meet the rules before the table gives them a mark), then what only lets replies come back
-(addresses on uplinks, settings, return routes), then the elements that identify and translate, then the links on which
-tenants' packets arrive, and forwarding last. Dropping: the links first, so that nothing arrives any more when its
-identity goes; the guards last.
+Making: the table with its guards first, then settings, then the policy rules behind it. (The other way round, the flows
+of a script that is being taken over would meet the rules before the table gives them a mark, and their replies a strict
+reverse-path filter before it looks at marks.) Then what only lets replies come back (addresses on uplinks, return
+routes), then the elements that identify and translate, then the links on which tenants' packets arrive, and forwarding
+last. Dropping: the links first, so that nothing arrives any more when its identity goes; the guards last.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def make_rank(resource: Resource) -> int:
         case Table():
             return 0
         case Rule():
-            return 1
+            return 2
         case LinkAddress():
-            return 7 if resource.link.startswith(OWN_LINK_PREFIX) else 2
+            return 7 if resource.link.startswith(OWN_LINK_PREFIX) else 3
         case LinkSetting():
-            return 8 if resource.setting in FORWARDING else 3
+            return 8 if resource.setting in FORWARDING else 1
         case Route():
             return 4
         case Element():
