@@ -9,6 +9,7 @@ from outgate.model.intent import EgressPool, EgressTenant, Intent, OnChange, Poo
 from outgate.model.ledger import Ledger
 from outgate.model.net import Mark, Span
 from outgate.model.state import Moment
+from outgate.model.why import Finding, Severity
 from outgate.plan.allocate import DEFAULT_QUARANTINE_S, allocate
 from tests.stories.cluster import BLUE, CLUSTER, GATEWAY, MACHINE, NOW_S, RED, desired, in_namespace, probed, reasons
 
@@ -124,3 +125,11 @@ def test_flush_lets_the_address_go_at_once() -> None:
 def test_an_unchanged_round_leaves_the_ledger_alone() -> None:
     ledger = later(CLUSTER, probed(Ledger(), CLUSTER), 1)
     assert later(CLUSTER, ledger, 2) is ledger
+
+
+def test_a_tenant_whose_object_can_not_be_read_keeps_its_numbers_and_addresses() -> None:
+    first = probed(Ledger(), CLUSTER)
+    broken = Finding("InvalidManifest", "EgressTenant/ns-red", "expected an address", Severity.REFUSAL)
+    ledger = later(replace(CLUSTER, tenants=(BLUE,), refusals=(broken,)), first, 1)
+    assert ledger.tenants["ns-red"] == first.tenants["ns-red"]
+    assert ip_address("192.168.55.114") in ledger.holdings

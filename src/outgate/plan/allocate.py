@@ -86,7 +86,7 @@ def _settle_time(intent: Intent, ledger: Ledger, moment: Moment) -> Ledger:
 
 def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
     """Give marks, link names and MACs to tenants that have none; forget tenants that are gone."""
-    wanted = {tenant.name for tenant in tenants_of(intent, gateway)}
+    wanted = {tenant.name for tenant in tenants_of(intent, gateway)} | (_unreadable(intent) & ledger.tenants.keys())
     if wanted == ledger.tenants.keys():
         return ledger
     kept = {name: allocation for name, allocation in ledger.tenants.items() if name in wanted}
@@ -102,6 +102,12 @@ def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
         links.add(kept[name].link)
         macs.add(kept[name].mac)
     return replace(ledger, tenants=MappingProxyType(kept), last_mark=last, gateway=gateway.name)
+
+
+def _unreadable(intent: Intent) -> set[str]:
+    """Return the tenants whose object is there and can not be read: they are stopped, but keep numbers and addresses."""
+    kind = "EgressTenant/"
+    return {finding.about.removeprefix(kind) for finding in intent.refusals if finding.about.startswith(kind)}
 
 
 def _next_mark(last: Mark, taken: set[Mark]) -> Mark:
@@ -234,11 +240,14 @@ def _settle_holdings(intent: Intent, ledger: Ledger, decided: Claims, moment: Mo
     """
     holdings, retiring, resting = dict(ledger.holdings), dict(ledger.retiring), dict(ledger.resting)
     asked = {tenant.name: tenant for tenant in intent.tenants}
+    unreadable = _unreadable(intent)
     for address, held in ledger.holdings.items():
         claim = decided.by_address.get(address)
         if claim is not None and claim.tenant == held.tenant:
             if claim.link != held.link:
                 holdings[address] = Holding(tenant=held.tenant, link=claim.link, egress=claim.egress)
+            continue
+        if held.tenant in unreadable:
             continue
         del holdings[address]
         if not held.egress:
