@@ -86,7 +86,8 @@ def _settle_time(intent: Intent, ledger: Ledger, moment: Moment) -> Ledger:
 
 def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
     """Give marks, link names and MACs to tenants that have none; forget tenants that are gone."""
-    wanted = {tenant.name for tenant in tenants_of(intent, gateway)} | (_unreadable(intent) & ledger.tenants.keys())
+    wanted = {tenant.name for tenant in tenants_of(intent, gateway)}
+    wanted |= _unreadable(intent) & ledger.tenants.keys()
     if wanted == ledger.tenants.keys():
         return ledger
     kept = {name: allocation for name, allocation in ledger.tenants.items() if name in wanted}
