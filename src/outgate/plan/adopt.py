@@ -30,7 +30,7 @@ def settle_adoption(facts: Facts, ledger: Ledger, moment: Moment, tenants: Colle
     settled = {
         link: _looked_at(link, adoption, moment, wanted=adoption.tenant in tenants)
         for link, adoption in ledger.adopting.items()
-        if link in facts.links
+        if _stands(link, facts)
     }
     return ledger if settled == dict(ledger.adopting) else replace(ledger, adopting=MappingProxyType(settled))
 
@@ -38,7 +38,7 @@ def settle_adoption(facts: Facts, ledger: Ledger, moment: Moment, tenants: Colle
 def adopted_by(tenant: str, facts: Facts, ledger: Ledger) -> tuple[LinkName, ...]:
     """Return the old links whose traffic is a tenant's, sorted."""
     return tuple(
-        sorted(link for link, adoption in ledger.adopting.items() if adoption.tenant == tenant and link in facts.links)
+        sorted(link for link, adoption in ledger.adopting.items() if adoption.tenant == tenant and _stands(link, facts))
     )
 
 
@@ -55,7 +55,7 @@ def handed_over(facts: Facts, actual: AbstractSet[Resource], ledger: Ledger) -> 
             alternative=f"until now {adoption.tenant}",
         )
         for link, adoption in ledger.adopting.items()
-        if adoption.released and link in facts.links and link not in busy
+        if adoption.released and _stands(link, facts) and link not in busy
     )
 
 
@@ -70,6 +70,11 @@ def awaited(actual: AbstractSet[Resource], ledger: Ledger) -> frozenset[LinkAddr
         and (allocation := ledger.tenants.get(adoption.tenant)) is not None
         and (allocation.link, old.address) not in standing
     )
+
+
+def _stands(link: LinkName, facts: Facts) -> bool:
+    """Whether the old link is there; another kind of link that got its name since is somebody else's."""
+    return link in facts.links and facts.links[link].kind == "macvlan"
 
 
 def _looked_at(link: LinkName, adoption: Adoption, moment: Moment, *, wanted: bool) -> Adoption:

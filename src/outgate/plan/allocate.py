@@ -106,7 +106,8 @@ def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
 
 
 def _unreadable(intent: Intent) -> set[str]:
-    """Return the tenants whose object is there and can not be read: they are stopped, but keep numbers and addresses."""
+    wanted = {tenant.name for tenant in tenants_of(intent, gateway)}
+    wanted |= _unreadable(intent) & ledger.tenants.keys()
     kind = "EgressTenant/"
     return {finding.about.removeprefix(kind) for finding in intent.refusals if finding.about.startswith(kind)}
 
