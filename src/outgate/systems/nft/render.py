@@ -42,8 +42,16 @@ def load(elements: Iterable[Element], used: Mapping[Mark, int] | None = None) ->
 
     `used` says how many bytes of its quota a tenant (by mark) has used up already: a new table would begin at 0.
     """
-    commands: list[Json] = [{"add": _TABLE}, {"delete": _TABLE}, *({"add": one} for one in objects())]
-    return _document([*commands, *_additions(elements, used or {})])
+    commands: list[Json] = [{"add": _TABLE}, {"delete": _TABLE}]
+    last: list[Json] = []
+    for one in objects():
+        match one:
+            case {"map": {"elem": list(constant), **empty}}:
+                commands.append({"add": {"map": empty}})
+                last.append({"add": {"element": {**PLACE, "name": empty["name"], "elem": constant}}})
+            case _:
+                commands.append({"add": one})
+    return _document([*commands, *_additions(elements, used or {}), *last])
 
 
 def delta(make: Iterable[Element], drop: Iterable[Element], used: Mapping[Mark, int] | None = None) -> bytes:
@@ -53,6 +61,11 @@ def delta(make: Iterable[Element], drop: Iterable[Element], used: Mapping[Mark, 
     between. `used` as in `load`.
     """
     return _document([*_deletions(drop), *_additions(make, used or {})])
+
+
+def renewal(marks: Iterable[Mark]) -> bytes:
+    """Return the document that sets what these tenants have used of their quotas to nothing."""
+    return _document([{"reset": {"quota": {**PLACE, "name": object_name(Quota(0), mark)}}} for mark in marks])
 
 
 def removal() -> bytes:

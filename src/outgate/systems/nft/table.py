@@ -20,7 +20,8 @@ FAMILY, NAME = "inet", "outgate"
 PLACE = {"family": FAMILY, "table": NAME}
 ACCOUNTS = ("opened", "sent", "received")
 
-_STATE = frozenset({"handle", "packets", "bytes", "used", "elem"})
+CONSTANT = frozenset({"ready", "nobody"})  # the maps whose elements are part of the table, and written last
+_STATE = frozenset({"handle", "packets", "bytes", "used"})
 _OF_TENANT = re.compile(r"(?:rate|quota|connections)-[0-9a-f]{8}")
 
 Object = dict[str, dict[str, Any]]  # one object of nft's JSON: {kind: properties}
@@ -53,7 +54,7 @@ def set_types() -> dict[str, SetType]:
     found: dict[str, SetType] = {}
     for one in objects():
         properties = one.get("set") or one.get("map")
-        if properties is not None:
+        if properties is not None and properties["name"] not in CONSTANT:
             fields = properties["type"]
             found[properties["name"]] = SetType(
                 name=properties["name"],
@@ -89,7 +90,10 @@ def constant_part(listed: Iterable[Object]) -> Iterator[Object]:
     for one in listed:
         for kind, properties in one.items():
             if kind != "metainfo" and not of_tenant(kind, properties):
-                yield {kind: {key: value for key, value in properties.items() if key not in _STATE}}
+                left = {key: value for key, value in properties.items() if key not in _STATE}
+                if properties.get("name") not in CONSTANT:
+                    left.pop("elem", None)
+                yield {kind: left}
 
 
 def of_tenant(kind: str, properties: dict[str, Any]) -> bool:

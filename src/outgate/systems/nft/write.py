@@ -104,6 +104,19 @@ def write(
     return _write(steps, lambda part: render.delta(_made(part), _dropped(part), used), change)
 
 
+def renew(marks: Iterable[Mark]) -> None:
+    """Let the quotas of these tenants begin anew; a table without them is left as it is.
+
+    Raises:
+        NotReady: nft is not installed, or too old.
+        Refused: one of them has no quota; none begins anew.
+        Unreachable: nft does not answer.
+    """
+    wanted = tuple(marks)
+    if wanted:
+        program.run(_WRITE, render.renewal(wanted), change=f"begin {len(wanted)} quotas anew")
+
+
 def remove() -> None:
     """Delete the table; without one, do nothing.
 
