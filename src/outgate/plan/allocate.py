@@ -106,8 +106,7 @@ def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
 
 
 def _unreadable(intent: Intent) -> set[str]:
-    wanted = {tenant.name for tenant in tenants_of(intent, gateway)}
-    wanted |= _unreadable(intent) & ledger.tenants.keys()
+    """Return the tenants whose object is there and can not be read: stopped, but keeping numbers and addresses."""
     kind = "EgressTenant/"
     return {finding.about.removeprefix(kind) for finding in intent.refusals if finding.about.startswith(kind)}
 
