@@ -74,6 +74,11 @@ class SourceCounter:
         elements = self._elements("ports4", "ports6")
         return {ip_address(value["concat"][0]): packets for value, packets in elements if value["concat"][1] == port}
 
+    def seen_by_port(self) -> dict[tuple[Address, int], int]:
+        """Return the same of every destination port, by source address and port, from one listing."""
+        elements = self._elements("ports4", "ports6")
+        return {(ip_address(value["concat"][0]), value["concat"][1]): packets for value, packets in elements}
+
     def leaked(self, prefixes: Iterable[Prefix] = CLUSTER) -> int:
         """Return how many packets came from within the prefixes: by default, with the address of a pod."""
         inside = tuple(prefixes)

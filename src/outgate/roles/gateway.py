@@ -33,6 +33,7 @@ from outgate.roles.options import GatewayOptions
 from outgate.sources.manifests import ManifestSource
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.conntrack import write as conntrack_write
+from outgate.systems.kernel.outbox import Boundary, no_boundary
 from outgate.systems.statefile.documents import Documents
 from outgate.systems.statefile.state import StateFile, not_written
 
@@ -102,14 +103,17 @@ def look(options: GatewayOptions, intent: Intent | None = None) -> Decided:
         return decide(machine, asked)
 
 
-def flush(options: GatewayOptions) -> Outcome:
+def flush(options: GatewayOptions, boundary: Boundary = no_boundary) -> Outcome:
     """Remove exactly what is ours, and set back what was set; the numbers stay in the state file.
+
+    `boundary` is called at each point where a crash would leave a part removed.
 
     Raises:
         AlreadyRunning: a daemon would make it all again.
     """
     place = place_of(options)
     with acquire(place), machine_of(place) as machine:
+        machine.boundary = boundary
         state = state_of(place)
         ledger = state.load().ledger
         asked = Asked(intent=Intent(), ledger=ledger, moment=Moment(now_s=time.time()), gateway=options.name)
