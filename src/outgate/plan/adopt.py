@@ -8,7 +8,6 @@ these states is a sound one to stay in, so a crash at any point loses nothing, a
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,15 +19,15 @@ from outgate.model.state import Facts, Moment, Resource
 QUIET_S = 300.0  # Linux asks a neighbour again after a minute at most, and switches forget a MAC after five
 
 
-def settle_adoption(facts: Facts, ledger: Ledger, moment: Moment, tenants: Collection[str]) -> Ledger:
+def settle_adoption(facts: Facts, ledger: Ledger, moment: Moment) -> Ledger:
     """Return the ledger with what is known of old links: forget those that are gone, release those that are silent.
 
-    A link of a tenant that is no longer asked for is released at once. One whose traffic was not counted is not silent.
+    A link whose tenant has no allocation any more is released at once. One whose traffic was not counted is not silent.
     """
     if not ledger.adopting:
         return ledger
     settled = {
-        link: _looked_at(link, adoption, moment, wanted=adoption.tenant in tenants)
+        link: _looked_at(link, adoption, moment, wanted=adoption.tenant in ledger.tenants)
         for link, adoption in ledger.adopting.items()
         if _stands(link, facts)
     }

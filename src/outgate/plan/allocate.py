@@ -34,9 +34,8 @@ def allocate(
     The order matters: rest and drain end first (their addresses are free then), pools are served next, and claims are
     decided last.
     """
-    ledger = settle_adoption(facts, ledger, moment, {tenant.name for tenant in tenants_of(intent, gateway)})
     ledger = _settle_time(intent, ledger, moment)
-    ledger = _number(intent, ledger, gateway)
+    ledger = settle_adoption(facts, _number(intent, ledger, gateway), moment)
     ledger, findings = _serve_pools(intent, facts, ledger, gateway)
     decided = claims(intent, facts, ledger, gateway)
     ledger = _settle_holdings(intent, ledger, decided, moment)

@@ -6,17 +6,17 @@ Writing goes in the order of the changes: neighbouring resources of one system g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 
-from outgate.compare.order import make_rank
+from outgate.compare.order import OWN_LINK_PREFIX, make_rank
 from outgate.control.loop import Readable
 from outgate.model.ledger import Ledger
-from outgate.model.net import LinkName, Mark
+from outgate.model.net import LinkName, Mark, TenantLink
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Failure, Reading, Resource
 from outgate.model.why import Because
-from outgate.systems.host import macvlans
+from outgate.systems.host import handover, macvlans
 from outgate.systems.kernel import read as kernel
 from outgate.systems.kernel import write as kernel_write
 from outgate.systems.kernel.cache import Cache
@@ -136,7 +136,19 @@ class GatewayMachine:
 
     def _write_kernel(self, make: tuple[Resource, ...], drop: tuple[Resource, ...]) -> tuple[Failure, ...]:
         self._dirty |= kernel.ALL_PARTS
-        return kernel_write.write(self._socket, self._cache, make, drop, self.boundary)
+        taken = [one for one in drop if isinstance(one, TenantLink) and not one.name.startswith(OWN_LINK_PREFIX)]
+        failures = kernel_write.write(
+            self._socket, self._cache, make, tuple(one for one in drop if one not in taken), self.boundary
+        )
+        return (*failures, *self._remove_adopted(taken))
+
+    def _remove_adopted(self, links: Iterable[TenantLink]) -> Iterator[Failure]:
+        """Remove links of a former script; the kernel's room drops none that does not carry our sign."""
+        for link in links:
+            words = handover.remove_link(link.name)
+            self.boundary("an adopted link")
+            if words:
+                yield Failure(link, words)
 
     def _load_table(self, elements: tuple[Element, ...]) -> tuple[Failure, ...]:
         loaded = nft_write.load(elements, used=self._used)

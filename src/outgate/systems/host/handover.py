@@ -1,4 +1,5 @@
-"""What another program made becomes ours, in place: its addresses get our label, its routes go when ours stand.
+"""What another program made becomes ours, in place: its addresses get our label, its routes and links go when ours
+stand.
 
 An address is never removed and added again: replacing one that stands only changes what is recorded about it
 (net/ipv4/devinet.c, inet_rtm_newaddr; net/ipv6/addrconf.c, inet6_addr_modify). A route is deleted by its protocol as
@@ -12,12 +13,13 @@ import socket as sockets
 import struct
 from collections.abc import Iterable
 
-from outgate.model.errors import Refused
 from outgate.model.net import OWN_PROTOCOL, Address, LinkName, Route, Via
-from outgate.systems.netlink import ACK, REPLACE, NetlinkSocket, attr, pack
+from outgate.systems.netlink import ACK, REPLACE, Denied, NetlinkSocket, attr, pack
 
 _ROUTE = 0  # NETLINK_ROUTE
-_NEW_ADDRESS, _DELETE_ROUTE = 20, 25
+_DELETE_LINK, _NEW_ADDRESS, _DELETE_ROUTE = 17, 20, 25
+_NAME = 3  # IFLA_IFNAME
+_IFINFOMSG = struct.Struct("=BxHiII")
 _ADDRESS, _LOCAL, _CACHE, _FLAGS, _PROTOCOL = 1, 2, 6, 8, 11  # IFA_*
 _NODAD, _NO_PREFIX_ROUTE = 0x2, 0x200
 _FOREVER = 0xFFFFFFFF
@@ -58,10 +60,25 @@ def remove_routes(routes: Iterable[Route]) -> int:
             try:
                 kernel.ask(_deletion(route))
                 count += 1
-            except Refused as refused:
-                if getattr(refused, "errno", 0) != errno.ESRCH:
+            except Denied as refused:
+                if refused.errno != errno.ESRCH:
                     raise
     return count
+
+
+def remove_link(link: LinkName) -> str:
+    """Delete a link that was handed over. Return "" when it is gone, else why it is not.
+
+    Raises:
+        Unreachable: netlink does not answer.
+    """
+    name = attr(_NAME, link.encode() + b"\0")
+    with NetlinkSocket(_ROUTE) as kernel:
+        try:
+            kernel.ask(pack(_DELETE_LINK, ACK, _IFINFOMSG.pack(0, 0, 0, 0, 0) + name))
+        except Denied as refused:
+            return "" if refused.errno == errno.ENODEV else refused.words
+    return ""
 
 
 def _labelled(link: LinkName, address: Address) -> bytes:
