@@ -35,9 +35,13 @@ def settle_adoption(facts: Facts, ledger: Ledger, moment: Moment) -> Ledger:
 
 
 def adopted_by(tenant: str, facts: Facts, ledger: Ledger) -> tuple[LinkName, ...]:
-    """Return the old links whose traffic is a tenant's, sorted."""
+    """Return the old links whose traffic is a tenant's, sorted; released ones have none any more."""
     return tuple(
-        sorted(link for link, adoption in ledger.adopting.items() if adoption.tenant == tenant and _stands(link, facts))
+        sorted(
+            link
+            for link, adoption in ledger.adopting.items()
+            if adoption.tenant == tenant and not adoption.released and _stands(link, facts)
+        )
     )
 
 
@@ -80,8 +84,8 @@ def _looked_at(link: LinkName, adoption: Adoption, moment: Moment, *, wanted: bo
     if not wanted:
         return replace(adoption, released=True)
     packets = moment.received.get(link)
-    if packets is None or adoption.released:
+    if packets is None:
         return adoption
-    if packets != adoption.packets:
-        return replace(adoption, packets=packets, quiet_since_s=moment.now_s)
+    if packets != adoption.packets:  # also of one that was released and could not be dropped yet: it is not silent
+        return replace(adoption, packets=packets, quiet_since_s=moment.now_s, released=False)
     return replace(adoption, released=True) if moment.now_s - adoption.quiet_since_s >= QUIET_S else adoption
