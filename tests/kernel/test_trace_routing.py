@@ -27,7 +27,7 @@ HOSTS4 = """10.128.0.5 10.128.2.5 10.130.9.9 192.168.99.1 192.168.99.11 192.168.
 HOSTS6 = """fd01:0:0:1::5 fd01:0:0:2::5 fd01:0:9::9 fd99::1 fd99::11 fd99::13 fd55::1 fd55::113 fd55::77
     2001:db8:113::9 2001:db8:7::7 2620:fe::9"""
 HOSTS = {4: tuple(map(ip_address, HOSTS4.split())), 6: tuple(map(ip_address, HOSTS6.split()))}
-MARKS = tuple(map(Mark, (0, 0x100, 0x101, 0x200, 0xFE, 0xFF, 0x1000000)))
+MARKS = tuple(map(Mark, (0, 0x100, 0x101, 0x200, 0xFE, 0x00FFFF00, 0x1000000)))
 ROUTES = (
     "route add 198.51.100.0/24 via 192.168.55.2 dev enp7s0 metric 20",
     "route add 198.51.100.0/24 via 192.168.55.3 dev enp7s0 metric 10",

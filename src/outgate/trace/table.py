@@ -15,10 +15,7 @@ from outgate.model.spread import bucket
 from outgate.trace.steps import Disposition, Packet, Place, Step, Verdict
 from outgate.trace.world import World
 
-STRANGER, PASSING = (
-    Mark(0xFE),
-    Mark(0xFF),
-)  # nobody's packet, and one that is not outgate's to protect: no tenants' marks
+STRANGER, PASSING = Mark(0xFE), Mark(0x00FFFF00)  # nobody's packet, and one that is not ours to protect: no tenants'
 _CHECKS = (("check_pods", "pods_of", "pod of the tenant"), ("check_nodes", "nodes", "pod of a known node"))
 _ICMP = ("icmp", "icmpv6", "ipv6-icmp")
 
@@ -49,11 +46,11 @@ def identify(world: World, packet: Packet) -> tuple[Mark, Step]:
     """Return the mark that says whose packet this is, and the step that says why (chain `entered`)."""
     link, source, version = packet.incoming, packet.source, packet.source.version
     chosen = world.element("id_link", link)
-    if world.element("spread", link) is not None:
+    if chosen is None and world.element("spread", link) is not None:
         chosen = world.element("id_spread", link, bucket(source))
     on_nic = world.element("nics", link) is not None
-    if on_nic:
-        chosen = world.element(f"id_pod{version}", source) or world.covering(f"id_net{version}", source) or chosen
+    if chosen is None and on_nic:
+        chosen = world.element(f"id_pod{version}", source) or world.covering(f"id_net{version}", source)
     if chosen is None or not isinstance(chosen.value, int):
         passing = world.covering(f"passing{version}", link, source) if on_nic else None
         if passing is not None:
