@@ -138,7 +138,8 @@ def probed(ledger: Ledger, intent: Intent, facts: Facts = MACHINE) -> Ledger:
     """Return the ledger after every claimed address was probed and nobody answered."""
     gateway = find_gateway(intent, "")
     assert gateway is not None
-    ledger, claims, _ = allocate(intent, facts, ledger, gateway, Moment(now_s=NOW_S))
+    snapshot = Snapshot(intent=intent, facts=facts, ledger=ledger, gateway=gateway.name)
+    ledger, claims, _ = allocate(snapshot, gateway, Moment(now_s=NOW_S))
     held = {
         address: Holding(tenant=claim.tenant, link=claim.link, egress=claim.egress)
         for address, claim in claims.by_address.items()

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from outgate.model.intent import EgressPool, EgressTenant, Intent, OnChange, PoolClaim
 from outgate.model.ledger import Ledger
 from outgate.model.net import Mark, Span
-from outgate.model.state import Moment
+from outgate.model.state import Moment, Snapshot
 from outgate.model.why import Finding, Severity
 from outgate.plan.allocate import DEFAULT_QUARANTINE_S, allocate
 from tests.stories.cluster import BLUE, CLUSTER, GATEWAY, MACHINE, NOW_S, RED, desired, in_namespace, probed, reasons
@@ -27,7 +27,16 @@ def claiming(tenant: EgressTenant, count: int = 1) -> EgressTenant:
 
 def later(intent: Intent, ledger: Ledger, seconds: float, flows: dict[str, int] | None = None) -> Ledger:
     live = {ip_address(text): count for text, count in (flows or {}).items()}
-    return allocate(intent, MACHINE, ledger, GATEWAY, Moment(now_s=NOW_S + seconds, flows=live))[0]
+    return allocate(asking(intent, ledger), GATEWAY, Moment(now_s=NOW_S + seconds, flows=live))[0]
+
+
+def asking(intent: Intent, ledger: Ledger) -> Snapshot:
+    return Snapshot(intent=intent, facts=MACHINE, ledger=ledger, gateway="gw1")
+
+
+def first_allocated(intent: Intent) -> tuple[Ledger, tuple[Finding, ...]]:
+    ledger, _, findings = allocate(asking(intent, Ledger()), GATEWAY, Moment(now_s=NOW_S))
+    return ledger, findings
 
 
 def test_marks_are_unique_and_outside_the_slot_bits() -> None:
@@ -72,7 +81,7 @@ def test_a_standing_pool_address_stays_when_the_pool_changes() -> None:
 
 def test_an_exhausted_pool_refuses_the_claim_and_says_how_many_are_free() -> None:
     intent = replace(CLUSTER, pools=(LAB,), tenants=(claiming(BLUE, 5),))
-    _, _, findings = allocate(intent, MACHINE, Ledger(), GATEWAY, Moment(now_s=NOW_S))
+    _, findings = first_allocated(intent)
     assert [f.reason for f in findings] == ["PoolExhausted"]
     assert "3 are free" in findings[0].text
 
@@ -80,7 +89,7 @@ def test_an_exhausted_pool_refuses_the_claim_and_says_how_many_are_free() -> Non
 def test_a_pool_serves_only_the_namespaces_that_it_allows() -> None:
     guarded = replace(LAB, allowed_namespaces=in_namespace("ns-red"))
     intent = replace(CLUSTER, pools=(guarded,), tenants=(claiming(BLUE), claiming(RED)))
-    ledger, _, findings = allocate(intent, MACHINE, Ledger(), GATEWAY, Moment(now_s=NOW_S))
+    ledger, findings = first_allocated(intent)
     assert ledger.tenants["ns-blue"].pool_addresses == ()
     assert len(ledger.tenants["ns-red"].pool_addresses) == 1
     assert [f.reason for f in findings] == ["PoolNotAllowed"]

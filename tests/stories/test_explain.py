@@ -197,8 +197,8 @@ def test_a_refused_tenant_is_named_with_its_finding() -> None:
 
 
 def test_a_tenant_whose_addresses_are_being_probed_says_so() -> None:
-    ledger, _, _ = allocate(CLUSTER, MACHINE, Ledger(), GATEWAY, Moment(now_s=NOW_S))
-    snapshot = Snapshot(intent=CLUSTER, facts=MACHINE, ledger=ledger, gateway="gw1")
+    snapshot = Snapshot(intent=CLUSTER, facts=MACHINE, ledger=Ledger(), gateway="gw1")
+    snapshot = replace(snapshot, ledger=allocate(snapshot, GATEWAY, Moment(now_s=NOW_S))[0])
     told = explain(snapshot, plan(snapshot, DIGEST), parse_question("ns-red/app-0", "203.0.113.9"))
     assert told.notes[0].startswith("EgressTenant/ns-red waits until nobody answers for 192.168.55.114, 192.168.99.14")
 

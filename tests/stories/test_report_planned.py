@@ -114,8 +114,9 @@ def test_flows_that_will_end_are_named_with_their_reason_and_the_rest_is_counted
 
 
 def test_addresses_are_probed_before_they_are_used_and_the_plan_says_which() -> None:
-    ledger, _, _ = allocate(CLUSTER, MACHINE, Ledger(), GATEWAY, Moment(now_s=NOW_S))
-    wanted = plan(Snapshot(intent=CLUSTER, facts=MACHINE, ledger=ledger, gateway=""), DIGEST)
+    snapshot = Snapshot(intent=CLUSTER, facts=MACHINE, ledger=Ledger(), gateway="")
+    ledger, _, _ = allocate(snapshot, GATEWAY, Moment(now_s=NOW_S))
+    wanted = plan(replace(snapshot, ledger=ledger), DIGEST)
     text = planned_text(Planned(gateway="gw1", changes=changes(wanted.wants, wanted.wants.keys()), desired=wanted))
     assert "  ?  probe  192.168.55.114 on enp7s0" in text
     assert text.splitlines()[-1] == "nothing to change; 6 to probe first"

@@ -50,7 +50,7 @@ class LinkNeighbours:
             if probe.link in self._probers:
                 self._probers[probe.link].stop([address])
         fresh = [probe for address, probe in wanted.items() if address not in self._asked]
-        if how.probes == 0 or how.method is AnnounceMethod.NONE:
+        if not how.asks:
             for probe in fresh:
                 verdict(probe, None)
             return

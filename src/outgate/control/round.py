@@ -64,15 +64,18 @@ class Decided:
 
 def decide(world: World, asked: Asked, memory: Memory | None = None) -> Decided:
     """Read, allocate, plan and compare; write nothing. This is what `plan` shows and what `apply` then does."""
+    memory = memory or Memory()
     reading = world.read(asked.ledger)
     facts = replace(_before_us(reading.facts, asked.ledger), conflicts=asked.conflicts, unproven=asked.unproven)
     gateway = find_gateway(asked.intent, asked.gateway)
     if gateway is None:
         snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=asked.gateway)
         return _compared(world, asked.ledger, snapshot, plan(snapshot, world.digest), reading)
-    ledger, claims, findings = allocate(asked.intent, facts, asked.ledger, gateway, asked.moment)
-    snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=ledger, gateway=gateway.name)
-    desired = plan_claims(snapshot, claims, world.digest, memory or Memory())
+    snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=gateway.name)
+    ledger, claims, findings = allocate(snapshot, gateway, asked.moment, memory.allocated)
+    memory.allocated = (ledger, claims)
+    snapshot = replace(snapshot, ledger=ledger)
+    desired = plan_claims(snapshot, claims, world.digest, memory)
     desired = replace(desired, findings=(*desired.findings, *findings))
     ledger = _remember(ledger, desired, reading, asked.intent, gateway)
     return replace(_compared(world, ledger, snapshot, desired, reading), claims=claims)

@@ -103,6 +103,11 @@ class Announce:
     probes: int = 3  # 0 turns duplicate address detection off
     probe_interval_s: float = 0.3
 
+    @property
+    def asks(self) -> bool:
+        """Whether an address is probed before it is used for the first time."""
+        return self.probes > 0 and self.method is not AnnounceMethod.NONE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressGateway:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from outgate.model.intent import EgressGateway, EgressPool, EgressTenant, Intent, OnChange
+from outgate.model.intent import EgressGateway, EgressPool, EgressTenant, Intent, OnChange, PoolClaim
 from outgate.model.ledger import Allocation, Holding, Ledger, Resting, Retiring
 from outgate.model.net import Address, LinkName, Mac, Mark
-from outgate.model.state import Facts, Moment
+from outgate.model.state import Facts, Moment, Snapshot
 from outgate.model.why import Finding, Severity
 from outgate.plan.adopt import settle_adoption
-from outgate.plan.claims import Claims, claims, tenants_of
+from outgate.plan.claims import Claims, claims, tenants_of, unreadable
 from outgate.plan.selection import NamespaceIndex
 
 MARK_STEP = 0x100  # the low byte of a mark says which of the tenant's egress IPs
@@ -27,21 +27,26 @@ LONGEST_DRAIN_S = 24 * 3600.0  # a flow that lives longer on a taken address is 
 
 
 def allocate(
-    intent: Intent, facts: Facts, ledger: Ledger, gateway: EgressGateway, moment: Moment
+    snapshot: Snapshot, gateway: EgressGateway, moment: Moment, before: tuple[Ledger, Claims] | None = None
 ) -> tuple[Ledger, Claims, tuple[Finding, ...]]:
     """Return the next ledger, the claims that hold under it, and what could not be allocated.
 
     The order matters: rest and drain end first (their addresses are free then), pools are served next, and claims are
-    decided last.
+    decided last. `before` is what an earlier call returned: what holds of it is not decided again.
     """
+    intent, facts, ledger = snapshot.intent, snapshot.facts, snapshot.ledger
     ledger = _settle_time(intent, ledger, moment)
     ledger = settle_adoption(facts, _number(intent, ledger, gateway), moment)
     ledger, findings = _serve_pools(intent, facts, ledger, gateway)
-    decided = claims(intent, facts, ledger, gateway)
-    ledger = _settle_holdings(intent, ledger, decided, moment)
-    subnets = frozenset(subnet.prefix for node in intent.nodes for subnet in node.subnets)
-    if not subnets <= ledger.subnets_seen:
-        ledger = replace(ledger, subnets_seen=ledger.subnets_seen | subnets)
+    decided = claims(intent, facts, ledger, gateway, before[1] if before else None)
+    if not _is_settled(ledger, decided, before):
+        ledger = _settle_holdings(intent, ledger, decided, moment)
+    if not gateway.announce.asks and not decided.by_address.keys() <= ledger.holdings.keys():
+        ledger = _hold_unasked(facts, ledger, decided)
+    if before is None or before[0].subnets_seen is not ledger.subnets_seen or before[1].grounds is not decided.grounds:
+        subnets = frozenset(subnet.prefix for node in intent.nodes for subnet in node.subnets)
+        if not subnets <= ledger.subnets_seen:
+            ledger = replace(ledger, subnets_seen=ledger.subnets_seen | subnets)
     return ledger, decided, findings
 
 
@@ -86,7 +91,7 @@ def _settle_time(intent: Intent, ledger: Ledger, moment: Moment) -> Ledger:
 def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
     """Give marks, link names and MACs to tenants that have none; forget tenants that are gone."""
     wanted = {tenant.name for tenant in tenants_of(intent, gateway)}
-    wanted |= _unreadable(intent) & ledger.tenants.keys()
+    wanted |= unreadable(intent) & ledger.tenants.keys()
     if wanted == ledger.tenants.keys():
         return ledger
     kept = {name: allocation for name, allocation in ledger.tenants.items() if name in wanted}
@@ -102,12 +107,6 @@ def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
         links.add(kept[name].link)
         macs.add(kept[name].mac)
     return replace(ledger, tenants=MappingProxyType(kept), last_mark=last, gateway=gateway.name)
-
-
-def _unreadable(intent: Intent) -> set[str]:
-    """Return the tenants whose object is there and can not be read: stopped, but keeping numbers and addresses."""
-    kind = "EgressTenant/"
-    return {finding.about.removeprefix(kind) for finding in intent.refusals if finding.about.startswith(kind)}
 
 
 def _next_mark(last: Mark, taken: set[Mark]) -> Mark:
@@ -134,7 +133,7 @@ def _serve_pools(
     """Give pool addresses to tenants that claim them. A standing allocation stays, whatever became of the pool's
     ranges.
     """
-    claimants = [tenant for tenant in tenants_of(intent, gateway) if tenant.claim is not None]
+    claimants = [t for t in tenants_of(intent, gateway) if t.claim is not None and not _is_served(t, t.claim, ledger)]
     if not claimants:
         return ledger, ()
     pools = {pool.name: pool for pool in intent.pools}
@@ -147,8 +146,6 @@ def _serve_pools(
         mine = allocations[tenant.name]
         standing = mine.pool_addresses[: tenant.claim.count] if mine.pool == tenant.claim.pool else ()
         missing = tenant.claim.count - len(standing)
-        if not missing and standing == mine.pool_addresses:
-            continue
         pool = pools.get(tenant.claim.pool)
         refusal = _pool_refusal(tenant, pool, pools, namespaces)
         if refusal is not None or pool is None:
@@ -162,6 +159,12 @@ def _serve_pools(
     if allocations == dict(ledger.tenants):
         return ledger, tuple(findings)
     return replace(ledger, tenants=MappingProxyType(allocations)), tuple(findings)
+
+
+def _is_served(tenant: EgressTenant, claim: PoolClaim, ledger: Ledger) -> bool:
+    """Whether a tenant has exactly what it claims."""
+    mine = ledger.tenants[tenant.name]
+    return mine.pool == claim.pool and len(mine.pool_addresses) == claim.count
 
 
 def _taken(intent: Intent, ledger: Ledger, facts: Facts) -> set[Address]:
@@ -234,20 +237,38 @@ def _exhausted(tenant: EgressTenant, pool: EgressPool, wanted: int, got: int) ->
     return Finding("PoolExhausted", f"EgressTenant/{tenant.name}", text, Severity.REFUSAL, fix, tenant.origin)
 
 
+def _is_settled(ledger: Ledger, decided: Claims, before: tuple[Ledger, Claims] | None) -> bool:
+    """Whether an earlier allocation settled these very holdings with these very claims."""
+    if before is None or decided.by_address is not before[1].by_address:
+        return False
+    had = before[0]
+    return ledger.holdings is had.holdings and ledger.retiring is had.retiring and ledger.resting is had.resting
+
+
+def _hold_unasked(facts: Facts, ledger: Ledger, decided: Claims) -> Ledger:
+    """Hold what is claimed where nobody is to be asked first. What somebody else has answered for is not taken."""
+    fresh = {
+        address: Holding(tenant=claim.tenant, link=claim.link, egress=claim.egress)
+        for address, claim in decided.by_address.items()
+        if address not in ledger.holdings and address not in facts.conflicts and claim.link in facts.links
+    }
+    return replace(ledger, holdings=MappingProxyType({**ledger.holdings, **fresh})) if fresh else ledger
+
+
 def _settle_holdings(intent: Intent, ledger: Ledger, decided: Claims, moment: Moment) -> Ledger:
     """Move addresses that their tenant no longer claims: to retiring (drain), else to resting; next hops are just let
     go.
     """
     holdings, retiring, resting = dict(ledger.holdings), dict(ledger.retiring), dict(ledger.resting)
     asked = {tenant.name: tenant for tenant in intent.tenants}
-    unreadable = _unreadable(intent)
+    kept = unreadable(intent)
     for address, held in ledger.holdings.items():
         claim = decided.by_address.get(address)
         if claim is not None and claim.tenant == held.tenant:
             if claim.link != held.link:
                 holdings[address] = Holding(tenant=held.tenant, link=claim.link, egress=claim.egress)
             continue
-        if held.tenant in unreadable:
+        if held.tenant in kept:
             continue
         del holdings[address]
         if not held.egress:

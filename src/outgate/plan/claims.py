@@ -7,7 +7,7 @@ address that the machine, a node, the cluster or the LAN needs is refused with t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from types import MappingProxyType
 
@@ -30,8 +30,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The accepted tenants of this gateway with their addresses, in the order the user wrote them, and what was
-    refused.
+    """The accepted tenants of this gateway with their addresses, and what was refused.
+
+    `grounds` is all that the decision rests on beside the tenants and their addresses from pools.
     """
 
     gateway: EgressGateway
@@ -40,12 +41,19 @@ class Claims:
     egress: Mapping[str, tuple[Claim, ...]] = field(default_factory=lambda: MappingProxyType({}))
     by_address: Mapping[Address, Claim] = field(default_factory=lambda: MappingProxyType({}))
     findings: tuple[Finding, ...] = ()
+    grounds: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
 
 def tenants_of(intent: Intent, gateway: EgressGateway) -> tuple[EgressTenant, ...]:
     """Return the tenants of one gateway: those that name it, or name none while there is only one."""
     only = len(intent.gateways) == 1
     return tuple(t for t in intent.tenants if t.gateway == gateway.name or (t.gateway is None and only))
+
+
+def unreadable(intent: Intent) -> set[str]:
+    """Return the tenants whose object is there and can not be read: stopped, but keeping numbers and addresses."""
+    kind = "EgressTenant/"
+    return {finding.about.removeprefix(kind) for finding in intent.refusals if finding.about.startswith(kind)}
 
 
 def egress_of(tenant: EgressTenant, ledger: Ledger) -> tuple[Address, ...]:
@@ -56,16 +64,28 @@ def egress_of(tenant: EgressTenant, ledger: Ledger) -> tuple[Address, ...]:
     return allocation.pool_addresses if allocation else ()
 
 
-def claims(intent: Intent, facts: Facts, ledger: Ledger, gateway: EgressGateway) -> Claims:
-    """Decide all claims of one gateway. A tenant with a refused address is refused whole."""
-    forbidden = Forbidden(intent, facts, gateway)
+def claims(
+    intent: Intent, facts: Facts, ledger: Ledger, gateway: EgressGateway, before: Claims | None = None
+) -> Claims:
+    """Decide all claims of one gateway. A tenant with a refused address is refused whole.
+
+    `before` is an earlier decision; what holds of it is taken over, and the result is the same as without it.
+    """
+    asked = tenants_of(intent, gateway)
+    findings = list(_without_gateway(intent))
+    here = (facts.addresses, facts.routes)
+    grounds = (gateway, intent.nodes, intent.network, unreadable(intent), *here, ledger.resting, ledger.retiring)
+    if before is not None and before.grounds == grounds and not (findings or before.findings):
+        carried = _carried_over(asked, intent, facts, ledger, before)
+        if carried is not None:
+            return carried
+    nics, forbidden = Nics.of(gateway, facts), Forbidden(intent, facts, gateway)
     accepted: dict[str, EgressTenant] = {}
     taken: dict[Address, Claim] = {}
     hops: dict[str, tuple[Claim, ...]] = {}
     egress: dict[str, tuple[Claim, ...]] = {}
-    findings = list(_without_gateway(intent))
-    for tenant in sorted(tenants_of(intent, gateway), key=lambda t: (not _stands(t, ledger), t.name)):
-        wanted = tuple(_wanted(tenant, facts, ledger, gateway))
+    for tenant in sorted(asked, key=lambda t: (not _stands(t, ledger), t.name)):
+        wanted = tuple(_wanted(tenant, ledger, nics))
         refusal = next((r for claim in wanted if (r := _refusal(tenant, claim, taken, ledger, forbidden))), None)
         if refusal is not None:
             findings.append(refusal)
@@ -81,13 +101,80 @@ def claims(intent: Intent, facts: Facts, ledger: Ledger, gateway: EgressGateway)
         egress=MappingProxyType(egress),
         by_address=MappingProxyType(taken),
         findings=tuple(findings),
+        grounds=grounds,
     )
 
 
-def nic_for(address: Address, nics: tuple[LinkName, ...], facts: Facts) -> LinkName:
+def _carried_over(
+    asked: tuple[EgressTenant, ...], intent: Intent, facts: Facts, ledger: Ledger, before: Claims
+) -> Claims | None:
+    """Return an earlier decision that refused nobody, with the claims of changed tenants exchanged; None when it
+    refuses one of those, because who comes first matters then.
+    """
+    changed = [tenant for tenant in asked if not _is_as_before(tenant, ledger, before)]
+    gone = before.tenants.keys() - {tenant.name for tenant in asked}
+    if not changed and not gone:
+        return before
+    nics, forbidden = Nics.of(before.gateway, facts), Forbidden(intent, facts, before.gateway)
+    fresh = {tenant.name: tuple(_wanted(tenant, ledger, nics)) for tenant in changed}
+    moved = [t for t in changed if t.name not in before.tenants or fresh[t.name] != _of(before, t.name)]
+    tenants = MappingProxyType(dict(sorted((tenant.name, tenant) for tenant in asked)))
+    if not moved and not gone:
+        return replace(before, tenants=tenants)
+    hops, egress, taken = dict(before.next_hops), dict(before.egress), dict(before.by_address)
+    for name in (*gone, *(tenant.name for tenant in moved)):
+        for claim in (*hops.pop(name, ()), *egress.pop(name, ())):
+            taken.pop(claim.address, None)
+    for tenant in moved:
+        mine = fresh[tenant.name]
+        if any(_refusal(tenant, claim, taken, ledger, forbidden) for claim in mine):
+            return None
+        taken.update((claim.address, claim) for claim in mine)
+        hops[tenant.name] = tuple(claim for claim in mine if not claim.egress)
+        egress[tenant.name] = tuple(claim for claim in mine if claim.egress)
+    return replace(
+        before,
+        tenants=tenants,
+        next_hops=MappingProxyType(hops),
+        egress=MappingProxyType(egress),
+        by_address=MappingProxyType(taken),
+    )
+
+
+def _of(decided: Claims, tenant: str) -> tuple[Claim, ...]:
+    """Return all claims of a tenant, next hops first."""
+    return (*decided.next_hops.get(tenant, ()), *decided.egress.get(tenant, ()))
+
+
+def _is_as_before(tenant: EgressTenant, ledger: Ledger, before: Claims) -> bool:
+    """Whether a tenant asks for exactly what it was granted in an earlier decision."""
+    if before.tenants.get(tenant.name) is not tenant:
+        return False
+    return tenant.claim is None or _egress_wanted(tenant, ledger) == tuple(
+        c.address for c in before.egress[tenant.name]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Nics:
+    """The connected prefixes of a gateway's NICs, by role and name, in the order of the intent."""
+
+    inner: Mapping[LinkName, tuple[Prefix, ...]]
+    uplinks: Mapping[LinkName, tuple[Prefix, ...]]
+
+    @classmethod
+    def of(cls, gateway: EgressGateway, facts: Facts) -> Nics:
+        """Return them as the machine shows them."""
+        return cls(
+            inner={inner.interface: connected(inner.interface, facts) for inner in gateway.inner},
+            uplinks={uplink: connected(uplink, facts) for uplink in gateway.uplinks},
+        )
+
+
+def nic_for(address: Address, nics: Mapping[LinkName, tuple[Prefix, ...]]) -> LinkName:
     """Return the NIC whose connected prefix holds the address, else the first."""
-    holders = (nic for nic in nics if any(address in prefix for prefix in connected(nic, facts)))
-    return next(holders, nics[0])
+    holders = (nic for nic, prefixes in nics.items() if any(address in prefix for prefix in prefixes))
+    return next(holders, next(iter(nics)))
 
 
 def connected(nic: LinkName, facts: Facts) -> tuple[Prefix, ...]:
@@ -155,16 +242,21 @@ def _stands(tenant: EgressTenant, ledger: Ledger) -> bool:
     return bool(mine) and all((h := ledger.holdings.get(ip)) is not None and h.tenant == tenant.name for ip in mine)
 
 
-def _wanted(tenant: EgressTenant, facts: Facts, ledger: Ledger, gateway: EgressGateway) -> Iterator[Claim]:
-    inner = tuple(i.interface for i in gateway.inner)
+def _wanted(tenant: EgressTenant, ledger: Ledger, nics: Nics) -> Iterator[Claim]:
     if isinstance(tenant.identity, NextHopIdentity):
         for address in tenant.identity.addresses:
-            nic = tenant.identity.interface or nic_for(address, inner, facts)
+            nic = tenant.identity.interface or nic_for(address, nics.inner)
             yield Claim(address=address, tenant=tenant.name, link=nic, egress=False)
-    special = (ip for rule in tenant.destinations for ip in rule.egress_ips)
-    for address in dict.fromkeys((*egress_of(tenant, ledger), *special)):
-        nic = tenant.uplink or nic_for(address, gateway.uplinks, facts)
+    for address in _egress_wanted(tenant, ledger):
+        nic = tenant.uplink or nic_for(address, nics.uplinks)
         yield Claim(address=address, tenant=tenant.name, link=nic, egress=True)
+
+
+def _egress_wanted(tenant: EgressTenant, ledger: Ledger) -> tuple[Address, ...]:
+    """Return the egress IPs that a tenant needs, those for special destinations last, each once."""
+    special = [ip for rule in tenant.destinations for ip in rule.egress_ips]
+    own = egress_of(tenant, ledger)
+    return tuple(dict.fromkeys((*own, *special))) if special else own
 
 
 def _refusal(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from outgate.model.intent import EgressGateway, EgressTenant, Intent, NextHopIdentity
+from outgate.model.ledger import Ledger
 from outgate.model.net import Address, LinkAddress, OnLink, Route, Via
 from outgate.model.state import Desired, Probe, Resource, Snapshot
 from outgate.model.why import Because, Finding, Severity
@@ -30,6 +31,7 @@ Wants = dict[Resource, Because]
 class Memory:
     """What an earlier round decided about the same values."""
 
+    allocated: tuple[Ledger, Claims] | None = None
     tenants: Memo[str, tuple[TenantFacts, EgressGateway], Wants] = field(default_factory=Memo)
     selections: Memo[str, tuple[object, ...], Selection] = field(default_factory=Memo)
 

@@ -8,15 +8,15 @@ never overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from outgate.model.intent import EgressGateway, Node, NodeSubnet
-from outgate.model.net import MAIN, OWN_METRIC, Address, Route, Via
+from outgate.model.net import MAIN, OWN_METRIC, Address, LinkName, Prefix, Route, Via
 from outgate.model.state import Facts, Resource, Snapshot
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.claims import nic_for
+from outgate.plan.claims import Nics, nic_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,12 @@ def plan_return_routes(
     places = [_Place(node, subnet) for node in snapshot.intent.nodes for subnet in node.subnets]
     overlapping, findings = _overlaps(places)
     foreign = _foreign(snapshot.facts)
+    inner = Nics.of(gateway, snapshot.facts).inner
     wants: dict[Resource, Because] = {}
     for place in places:
         if id(place) in overlapping:
             continue
-        hop = _hop(place, gateway, snapshot.facts)
+        hop = _hop(place, inner)
         if hop is None:
             findings.append(_unreachable(place))
             continue
@@ -57,12 +58,12 @@ def _text(place: _Place) -> str:
     return f"pods of node {place.node.name}{network} are behind it{state}"
 
 
-def _hop(place: _Place, gateway: EgressGateway, facts: Facts) -> Via | None:
+def _hop(place: _Place, inner: Mapping[LinkName, tuple[Prefix, ...]]) -> Via | None:
     version = place.subnet.prefix.version
     address: Address | None = next((ip for ip in place.node.internal_ips if ip.version == version), None)
     if address is None:
         return None
-    return Via(address=address, link=nic_for(address, tuple(i.interface for i in gateway.inner), facts))
+    return Via(address=address, link=nic_for(address, inner))
 
 
 def _overlaps(places: list[_Place]) -> tuple[set[int], list[Finding]]:
