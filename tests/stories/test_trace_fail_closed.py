@@ -17,6 +17,7 @@ from outgate.compare.changes import changes
 from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.net import Address, LinkName, Setting
+from outgate.model.ruleset import Element, Table
 from outgate.model.state import Facts, Resource, Snapshot
 from outgate.plan.allocate import link_name
 from outgate.plan.gateway import plan
@@ -38,7 +39,7 @@ from tests.stories.cluster import (
 
 ALL = replace(CLUSTER, tenants=(BLUE, GREEN_BY_SOURCE, RED))
 OUTSIDE = {4: ip_address("203.0.113.9"), 6: ip_address("2001:db8:113::9")}
-GUARDS = 3  # two policy rules and the table: the first to be made, the last to go
+GUARDS = 1  # the start: from the table on, the first to be made and the last to go, nothing gets out
 ROUTER = replace(  # somebody has switched forwarding on before: that it is off protects nobody here
     MACHINE, settings={key: int(key[1] in (Setting.FORWARDING, Setting.FORWARDING6)) for key in MACHINE.settings}
 )
@@ -74,11 +75,19 @@ def steps(before: Intent | None, after: Intent) -> Iterator[frozenset[Resource]]
     wanted = plan(Snapshot(intent=after, facts=MACHINE, ledger=known, gateway=""), DIGEST)
     planned = changes(wanted.wants, have.keys())
     yield frozenset(have)
+    elements = [resource for resource in wanted.wants if isinstance(resource, Element)]
     for resource in planned.make:
-        have = {old: None for old in have if old.slot != resource.slot} | {resource: None}
+        together = [resource, *elements] if isinstance(resource, Table) else [resource]  # loaded in one transaction
+        slots = {one.slot for one in together}
+        have = {old: None for old in have if old.slot not in slots} | dict.fromkeys(together)
         yield frozenset(have)
+    whole = any(isinstance(resource, Table) for resource in planned.drop)
     for resource in planned.drop:
+        if isinstance(resource, Element) and whole:
+            continue  # goes with the table
         del have[resource]
+        if isinstance(resource, Table):
+            have = {old: None for old in have if not isinstance(old, Element)}
         yield frozenset(have)
 
 

@@ -110,10 +110,10 @@ class GatewayMachine:
             resources = tuple(run)
             if not in_table:
                 failures += self._write_kernel((), resources)
-            elif gone and any(isinstance(resource, Table) for resource in resources):
+            elif any(isinstance(resource, Table) for resource in resources):
                 nft_write.remove()
                 self.boundary("table removed")
-            elif not whole:
+            elif not (whole or gone):  # with the table its elements go, and not before: they are its guards
                 failures += self._change_table((), _elements(resources))
         return tuple(failures)
 
