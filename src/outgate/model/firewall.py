@@ -152,8 +152,8 @@ class SourceNat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firewall:
-    """All that other programs hold. `unread` says of each part that was not read why, in a sentence: it is not known to
-    be empty.
+    """All that other programs hold. What is not read is not known to be empty: `unread` names the parts whose program
+    is not installed, `failed` those whose program did not answer, each in a sentence.
     """
 
     rules: tuple[IptablesRule, ...] = ()  # of both iptables variants
@@ -161,3 +161,4 @@ class Firewall:
     nats: tuple[SourceNat, ...] = ()
     marks: tuple[MarkUse, ...] = ()
     unread: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()

@@ -59,6 +59,8 @@ def earlier_translations(seen: Seen) -> Troubles:
 
 def unread(seen: Seen) -> Troubles:
     """Say what was not read; a program that is not installed is no fault, but its rules could stand all the same."""
+    for sentence in seen.firewall.failed:
+        yield warn("not read", sentence, "run doctor as root")
     for sentence in seen.firewall.unread:
         yield Trouble(grade=Grade.OK, about="not read", text=sentence)
 

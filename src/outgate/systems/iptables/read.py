@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import chain, product
 
 from outgate.model.errors import Unreachable
@@ -26,12 +27,11 @@ _LIMIT_S = 30.0  # another program may hold iptables' lock
 def read(path: str = _SEARCHED) -> Firewall:
     """Return all that others hold in the calling thread's network namespace. Programs are searched in `path`.
 
-    Raises:
-        Unreachable: a program is there, but fails or does not answer.
+    What can not be read is named; the rest is read all the same.
     """
-    unread: list[str] = []
-    listings = list(_saves(path, unread))
-    tables = _foreign_tables(path, listings, unread)
+    missing = _Missing()
+    listings = list(_saves(path, missing))
+    tables = _foreign_tables(path, listings, missing)
     every = tuple(rule for saved, _, _ in listings for rule in saved.rules)
     chains: Iterator[HookChain] = chain(
         *(rules.hook_chains(saved, version=version, variant=variant) for saved, version, variant in listings),
@@ -39,17 +39,35 @@ def read(path: str = _SEARCHED) -> Firewall:
     )
     nats: Iterator[SourceNat] = chain(rules.source_nats(every), nftables.source_nats(tables))
     marks: Iterator[MarkUse] = chain(rules.mark_uses(every), nftables.mark_uses(tables))
-    return Firewall(rules=every, chains=tuple(chains), nats=tuple(nats), marks=tuple(marks), unread=tuple(unread))
+    return Firewall(
+        rules=every,
+        chains=tuple(chains),
+        nats=tuple(nats),
+        marks=tuple(marks),
+        unread=tuple(missing.unread),
+        failed=tuple(missing.failed),
+    )
 
 
 def read_rules(path: str = _SEARCHED) -> tuple[tuple[IptablesRule, ...], tuple[str, ...]]:
-    """Return the iptables rules alone, and what of them could not be read.
+    """Return the iptables rules alone, and the programs that are not installed, in sentences.
 
     Raises:
         Unreachable: a program is there, but fails or does not answer.
     """
-    unread: list[str] = []
-    return tuple(rule for saved, _, _ in _saves(path, unread) for rule in saved.rules), tuple(unread)
+    missing = _Missing()
+    found = tuple(rule for saved, _, _ in _saves(path, missing) for rule in saved.rules)
+    if missing.failed:
+        raise Unreachable("; ".join(missing.failed))
+    return found, tuple(missing.unread)
+
+
+@dataclass(slots=True)
+class _Missing:
+    """What could not be read, as it turns out."""
+
+    unread: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 def run(argv: list[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -69,31 +87,40 @@ def run(argv: list[str], stdin: str | None = None) -> subprocess.CompletedProces
         raise Unreachable(f"{argv[0]} does not start: {os.strerror(failed.errno or 0)}") from failed
 
 
-def _saves(path: str, unread: list[str]) -> Iterator[tuple[Saved, int, Variant]]:
+def _saves(path: str, missing: _Missing) -> Iterator[tuple[Saved, int, Variant]]:
     for version, variant in product((4, 6), Variant):
         name = f"{program(version, variant)}-save"
-        found = shutil.which(name, path=path)
-        if found is None:
-            unread.append(f"{name} is not installed: rules of that kind, if there are any, were not read")
-            continue
-        ran = run([found])
-        if ran.returncode:
-            raise Unreachable(f"{name} failed: {ran.stderr.strip()}")
-        yield parse(ran.stdout, version=version, variant=variant), version, variant
+        text = _output(name, [], path, missing)
+        if text is not None:
+            yield parse(text, version=version, variant=variant), version, variant
 
 
-def _foreign_tables(path: str, listings: list[tuple[Saved, int, Variant]], unread: list[str]) -> nftables.ForeignTables:
-    found = shutil.which("nft", path=path)
-    if found is None:
-        unread.append("nft is not installed: other nftables, if there are any, were not read")
+def _foreign_tables(path: str, listings: list[tuple[Saved, int, Variant]], missing: _Missing) -> nftables.ForeignTables:
+    # Terse, which leaves out the elements of named sets: ours alone may be 100,000.
+    text = _output("nft", ["-j", "-t", "list", "ruleset"], path, missing)
+    if text is None:
         return nftables.ForeignTables((), ())
-    ran = run([found, "-j", "-t", "list", "ruleset"])  # without elements: ours alone may be 100,000
-    if ran.returncode:
-        raise Unreachable(f"nft list ruleset failed: {ran.stderr.strip()}")
     shown = {
         ("ip" if version == 4 else "ip6", table)
         for saved, version, variant in listings
         if variant is Variant.NFT
         for table in saved.tables
     }
-    return nftables.foreign(json.loads(ran.stdout)["nftables"], {OWN_TABLE, *shown})
+    return nftables.foreign(json.loads(text)["nftables"], {OWN_TABLE, *shown})
+
+
+def _output(name: str, arguments: list[str], path: str, missing: _Missing) -> str | None:
+    """Return what a program prints, None where it is not installed or fails."""
+    found = shutil.which(name, path=path)
+    if found is None:
+        missing.unread.append(f"{name} is not installed: rules of that kind, if there are any, were not read")
+        return None
+    try:
+        ran = run([found, *arguments])
+    except Unreachable as silent:
+        missing.failed.append(str(silent))
+        return None
+    if ran.returncode:
+        missing.failed.append(f"{name} failed: {ran.stderr.strip()}")
+        return None
+    return ran.stdout
