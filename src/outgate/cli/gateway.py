@@ -16,6 +16,8 @@ from outgate.cli.show import CHANGES, FAILED, FINE, coloured, format_option, sho
 from outgate.model.errors import IntentError, NotReady, Unreachable
 from outgate.roles.options import MANIFESTS, RUN, STATE, GatewayOptions
 
+_EXITS = {"OK": FINE, "DEGRADED": CHANGES}  # by the gateway's health; whatever else it is, it FAILED
+
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which gateway, which manifests, which state; they arrive as one `options`."""
@@ -90,13 +92,15 @@ def run(options: GatewayOptions, metrics: str, metrics_remote: bool, yes: bool) 
 @format_option
 @place_options
 def plan(options: GatewayOptions, output: str) -> int:
-    """Show what would change, and why; exit 1 when something would."""
+    """Show what would change, and why; exit 1 when something would, or when a part is refused."""
     from outgate.cli.planned import planned_of
+    from outgate.model.why import Severity
     from outgate.report.planned import planned_document, planned_text
 
     planned = planned_of(options)
     show(output, lambda: planned_document(planned), lambda: planned_text(planned, style()))
-    return CHANGES if planned.changes or planned.desired.probes else FINE
+    refused = any(finding.severity is Severity.REFUSAL for finding in planned.desired.findings)
+    return CHANGES if planned.changes or planned.desired.probes or refused else FINE
 
 
 @gateway.command()
@@ -104,28 +108,58 @@ def plan(options: GatewayOptions, output: str) -> int:
 @click.option("--yes", is_flag=True, help="Delete in bulk without a second reading.")
 @place_options
 def apply(options: GatewayOptions, confirm_within: str, yes: bool) -> int:
-    """Make this machine as the manifests say, once; through the daemon if it runs."""
+    """Make this machine as the manifests say, once; through the daemon if it runs. Exit 1 when something is amiss."""
     from dataclasses import replace
 
-    from outgate.control.ask import ask
-    from outgate.control.pending import collect
+    from outgate.model.why import Severity
     from outgate.roles.gateway import apply_once, place_of
-    from outgate.sources.values import parse_duration
 
-    within_s = float(parse_duration(1, 86400)(confirm_within)) if confirm_within else 0.0
-    socket = place_of(options).socket
-    if socket.exists():
-        arguments = {"manifests": collect(options.manifests), "within_s": within_s, "yes": yes}
-        answer = ask(socket, "apply", arguments, patience_s=120.0)
-        click.echo(f"applied by the daemon: {answer}")
-        if within_s:
-            click.echo(f"it goes back by itself in {within_s:.0f} s unless you say: outgate gateway confirm")
-        return FINE
+    within_s = _seconds("--confirm-within", confirm_within) if confirm_within else 0.0
+    if place_of(options).socket.exists():
+        return _apply_by_daemon(options, within_s, sure=yes)
     if within_s:
         raise IntentError("--confirm-within needs the daemon, which rolls back when you can not: outgate gateway run")
     report = apply_once(replace(options, sure=yes), lambda text: click.echo(text, err=True))
     click.echo(f"applied: {report.changes} changes in {report.rounds} rounds, verified by a second reading")
-    return CHANGES if report.findings else FINE
+    return CHANGES if any(finding.severity is not Severity.NOTE for finding in report.findings) else FINE
+
+
+def _apply_by_daemon(options: GatewayOptions, within_s: float, *, sure: bool) -> int:
+    """Let the daemon put the manifests in force, and say how the gateway is doing with them."""
+    from outgate.control.ask import ask
+    from outgate.control.pending import collect
+    from outgate.roles.gateway import place_of
+
+    socket = place_of(options).socket
+    arguments = {"manifests": collect(options.manifests), "within_s": within_s, "yes": sure}
+    ask(socket, "apply", arguments, patience_s=120.0)
+    health = _health(ask(socket, "status"))
+    click.echo("applied by the daemon, verified by a second reading")
+    if within_s:
+        click.echo(f"it goes back by itself in {within_s:.0f} s unless you say: outgate gateway confirm")
+    if health != "OK":
+        click.echo(f"the gateway is {health}; see: outgate gateway status", err=True)
+    return _EXITS.get(health, FAILED)
+
+
+def _health(answer: Any) -> str:
+    """Return the health in the daemon's answer to `status`."""
+    return str(answer["document"]["health"])
+
+
+def _seconds(option: str, text: str) -> float:
+    """Return the seconds of a duration that the user gave, of a day at most.
+
+    Raises:
+        IntentError: it is no duration.
+    """
+    from outgate.sources.values import parse_duration
+    from outgate.sources.words import Wrong, quote
+
+    try:
+        return float(parse_duration(1, 86400)(text))
+    except Wrong as wrong:
+        raise IntentError(f"{option} {quote(text)} {wrong.text}; {wrong.fix}") from wrong
 
 
 def _order(verb: str, options: GatewayOptions) -> None:
@@ -184,12 +218,12 @@ def status(options: GatewayOptions, output: str, wait_s: float) -> int:
         except (Unreachable, NotReady):
             if time.monotonic() >= deadline:
                 raise
-        health = answer["document"]["health"] if answer else ""
+        health = _health(answer) if answer else ""
         if health == "OK" or time.monotonic() >= deadline:
             break
         time.sleep(0.2)
     show(output, lambda: answer["document"], lambda: str(answer["text"]))
-    return {"OK": FINE, "DEGRADED": CHANGES}.get(health, FAILED)
+    return _EXITS.get(health, FAILED)
 
 
 @gateway.command()

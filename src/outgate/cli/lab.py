@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -41,7 +43,8 @@ def up(nodes: int, pods: int) -> None:
     from outgate.lab import keep
 
     _need_root()
-    kept = keep.up(nodes=nodes, pods_per_namespace=pods)
+    with _told():
+        kept = keep.up(nodes=nodes, pods_per_namespace=pods)
     click.echo(f"up: {', '.join(kept.namespaces)}")
     click.echo("enter one:  outgate lab shell gw      take it away:  outgate lab down")
     for path in kept.manifests[:1]:
@@ -54,7 +57,9 @@ def down() -> None:
     from outgate.lab import keep
 
     _need_root()
-    for pid, namespace in keep.down().items():
+    with _told():
+        left = keep.down()
+    for pid, namespace in left.items():
         click.echo(f"process {pid} still runs in {namespace} and keeps it alive", err=True)
 
 
@@ -65,7 +70,17 @@ def shell(name: str) -> None:
     from outgate.lab import keep
 
     _need_root()
-    keep.shell(name)
+    with _told():
+        keep.shell(name)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what the laboratory refuses as an error of the command."""
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError, LookupError, ValueError) as wrong:
+        raise IntentError(str(wrong)) from wrong
 
 
 def _need_root() -> None:
