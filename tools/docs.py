@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from outgate.plan.doctor.examine import reference
+
 ROOT = Path(__file__).resolve().parent.parent
 PART = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
 
@@ -24,7 +26,13 @@ def debian_packages() -> Iterator[str]:
             yield f"| {package} | {reason} |"
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"debian-packages": debian_packages}
+def doctor_checks() -> Iterator[str]:
+    """Give the table of what `outgate doctor` looks at."""
+    yield from ("| id | what should hold |", "|---|---|")
+    yield from (f"| {identity} | {sentence} |" for identity, sentence in reference())
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {"debian-packages": debian_packages, "doctor-checks": doctor_checks}
 
 
 def renewed(page: str) -> str:
