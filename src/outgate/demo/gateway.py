@@ -102,9 +102,7 @@ def _everybody_gets_out(story: Story) -> None:
             expected, seen = _expected(story, pod, version), _seen(pod, version)
             target = addresses.OUTSIDE4 if version == 4 else addresses.OUTSIDE6
             explained = story.outgate("explain", f"{pod.namespace}/{pod.name}", "--to", str(target)).stdout.strip()
-            _, _, line = (explained.splitlines()[0] if explained else "").partition(
-                ": "
-            )  # who and where to stand before
+            line = explained.partition("\n")[0].partition(": ")[2]  # who and where to stand in the columns before
             rows.append((f"{pod.namespace}/{pod.name}", pod.node, pod.namespace, str(expected), str(seen), line))
             if seen != expected:
                 story.failures.append(f"{pod.namespace}/{pod.name} was seen as {seen}")
