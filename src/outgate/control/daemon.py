@@ -257,8 +257,7 @@ class Daemon:
             self.loop.at(f"conflict {probe.address}", again, lambda: self._forget_conflict(probe.address))
         else:
             self._unproven -= {probe.address}
-            egress = self._is_egress(probe)
-            held = Holding(tenant=probe.tenant, link=probe.link, egress=egress)
+            held = Holding(tenant=probe.tenant, link=probe.link, egress=probe.egress)
             holdings = MappingProxyType({**self.ledger.holdings, probe.address: held})
             self.ledger = replace(self.ledger, holdings=holdings)
         self.want("probe")
@@ -269,11 +268,6 @@ class Daemon:
         again = self.loop.now_s() + PROBE_AGAIN_S
         self.loop.at(f"conflict {address}", again, lambda: self._forget_conflict(address))
         self.want("conflict")
-
-    def _is_egress(self, probe: Probe) -> bool:
-        claims = self.report.decided.claims if self.report.decided else None
-        claim = claims.by_address.get(probe.address) if claims else None
-        return claim is None or claim.egress
 
     def _forget_conflict(self, address: Address) -> None:
         self._conflicts.pop(address, None)

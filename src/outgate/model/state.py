@@ -73,6 +73,7 @@ class Probe:
     address: Address
     link: LinkName  # the NIC to probe through
     tenant: str
+    egress: bool = True  # an egress IP; else a next hop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,6 +195,7 @@ class Forbidden:
     """Addresses that no tenant may have, with the reason."""
 
     def __init__(self, intent: Intent, facts: Facts, gateway: EgressGateway) -> None:
+        self._intent = intent
         self._single: dict[Address, tuple[str, str]] = {}
         for node in intent.nodes:
             self._single.update(
@@ -235,6 +236,12 @@ class Forbidden:
             return single
         return next(((reason, text) for prefix, reason, text in self._ranges if address in prefix), None)
 
+    def keeps_next_hop(self, holder: str, address: Address) -> bool:
+        """Return whether the holder of a next hop still asks for it, or can not be read."""
+        identities = (tenant.identity for tenant in self._intent.tenants if tenant.name == holder)
+        asked = any(isinstance(one, NextHopIdentity) and address in one.addresses for one in identities)
+        return asked or holder in unreadable(self._intent)
+
 
 def _stands(tenant: EgressTenant, ledger: Ledger) -> bool:
     """Whether the tenant holds all its egress IPs already: a standing claim is decided before new ones."""
@@ -265,9 +272,9 @@ def _refusal(
     """Return why a tenant may not have an address, or None."""
     what = "egress IP" if claim.egress else "next hop"
     named = f"{what} {claim.address}"
-    holder = taken.get(claim.address)
+    holder = _holder(tenant, claim, taken, ledger, forbidden)
     if holder is not None:
-        text = f"{named} is already held by EgressTenant/{holder.tenant}"
+        text = f"{named} is already held by EgressTenant/{holder}"
         return _refused("AddressTaken", tenant, text, "give one of them another address")
     why = forbidden.reason(claim.address)
     if why is not None:
@@ -287,6 +294,22 @@ def _refusal(
             "AddressDraining", tenant, text, "wait for the drain, or set onChange: flush on the other tenant"
         )
     return None
+
+
+def _holder(
+    tenant: EgressTenant, claim: Claim, taken: Mapping[Address, Claim], ledger: Ledger, forbidden: Forbidden
+) -> str | None:
+    """Return the other tenant that was granted an address, or that keeps it.
+
+    A holder keeps its address also while its object is changing or can not be read. An egress IP that it gives up just
+    now is not free before it has rested or drained; a next hop is, since nobody outside knows it.
+    """
+    granted, held = taken.get(claim.address), ledger.holdings.get(claim.address)
+    if granted is not None:
+        return granted.tenant
+    if held is None or held.tenant == tenant.name:
+        return None
+    return held.tenant if held.egress or forbidden.keeps_next_hop(held.tenant, claim.address) else None
 
 
 def _refused(reason: str, tenant: EgressTenant, text: str, fix: str) -> Finding:

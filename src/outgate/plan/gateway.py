@@ -125,7 +125,7 @@ def _probes(snapshot: Snapshot, tenant: EgressTenant, decided: Claims) -> Iterat
         if asked and claim.address not in snapshot.facts.conflicts and claim.link in snapshot.facts.links:
             text = f"{claim.address} is claimed for the first time, or after an absence: somebody else may use it"
             yield (
-                Probe(address=claim.address, link=claim.link, tenant=tenant.name),
+                Probe(address=claim.address, link=claim.link, tenant=tenant.name, egress=claim.egress),
                 Because("probe", text, (f"EgressTenant/{tenant.name}",)),
             )
 
