@@ -130,7 +130,7 @@ def _tenant_rows(tenant: TenantStatus) -> list[Row]:
     """Return a tenant's lines: one for each further address beside the first."""
     full = max(tenant.ports, key=_share, default=None)
     ports = f"ports {full.used:,}/{full.available:,} of {full.address}" if full and _share(full) >= _FULL else ""
-    hops = [str(hop) for hop in tenant.next_hops] or ["by source"]
+    hops = [str(hop) for hop in tenant.next_hops] or ["by source" if tenant.link is None else "-"]
     ips = [str(ip) for ip in tenant.egress_ips] or ["-"]
     pods = "-" if tenant.pods is None else f"{tenant.pods:,}"
     sent, received = large(tenant.sent_bytes, "B"), large(tenant.received_bytes, "B")
