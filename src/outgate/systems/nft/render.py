@@ -20,9 +20,12 @@ from outgate.systems.nft.table import FAMILY, NAME, PLACE, SetType, objects, set
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 LINK_NAME_BYTES = 15  # IFNAMSIZ less the zero at the end
 
+# What nft reads as a number wherever a string may stand (constant_tbl in src/parser_json.c): link `tcp` became `\x06`.
+_NUMBERS = frozenset(["tcp", "udp", "udplite", "esp", "ah", "icmp", "icmpv6", "comp", "dccp", "sctp", "redirect"])
 _TABLE = {"table": {"family": FAMILY, "name": NAME}}
 _WORD = 1 << 32
 _LONG = 1 << 63
+_MOST_OF_A_SECOND = ((1 << 64) - 1) // 10**9  # bytes; the kernel multiplies them by nanoseconds in 64 bits
 _FAMILIES: dict[str, type[Address]] = {"ipv4_addr": IPv4Address, "ipv6_addr": IPv6Address}
 _VALUES: dict[str | None, type] = {
     None: type(None),
@@ -115,7 +118,10 @@ def _unfit_address(part: Part, field: str, *, interval: bool) -> str:
         return "" if isinstance(part, family) else f"{part} is no {field}"
     if not isinstance(part, Span) or not (isinstance(part.first, family) and isinstance(part.last, family)):
         return f"{part} is no range of {field}"
-    return "" if int(part.first) <= int(part.last) else f"the range {part} ends before it starts"
+    if int(part.first) > int(part.last):
+        return f"the range {part} ends before it starts"
+    alone = int(part.first) == (1 << part.first.max_prefixlen) - 1
+    return f"nft 1.0.6 does not delete {part}, the last address of all, from a map" if alone else ""
 
 
 def _unfit_name(name: str) -> str:
@@ -132,8 +138,8 @@ def _unfit_name(name: str) -> str:
 
 
 def literal(name: str) -> bool:
-    """Whether nft takes a string for the link of that name and lists it so: no set, no wildcard, nothing escaped."""
-    return not (name.startswith("@") or name.endswith("*") or "\\" in name)
+    """Whether nft takes a string for the link of that name and lists it so: no set, no wildcard, no constant."""
+    return not (name.startswith("@") or name.endswith("*") or "\\" in name or name in _NUMBERS)
 
 
 def _unfit_value(element: Element, kind: SetType) -> str:
@@ -144,7 +150,8 @@ def _unfit_value(element: Element, kind: SetType) -> str:
         case int():
             fits = 0 <= value < _WORD
         case Limit():
-            fits = 0 < value.bytes_per_s < _LONG and 0 <= value.burst_bytes < _WORD
+            whole = value.bytes_per_s + value.burst_bytes
+            fits = value.bytes_per_s > 0 and 0 <= value.burst_bytes < _WORD and whole <= _MOST_OF_A_SECOND
         case Quota():
             fits = 0 <= value.limit_bytes < _LONG
         case Connections():
@@ -226,9 +233,8 @@ def _key(element: Element, kind: SetType) -> Json:
 def _address(part: Address | Span) -> Json:
     if not isinstance(part, Span):
         return str(part)
+    # a single address is a prefix too: nft 1.0.6 does not find it otherwise when it deletes it from a concatenation
     first, size = int(part.first), int(part.last) - int(part.first) + 1
-    if size == 1:
-        return str(part.first)
     if size & (size - 1) or first % size:
         return {"range": [str(part.first), str(part.last)]}
     return {"prefix": {"addr": str(part.first), "len": part.first.max_prefixlen - size.bit_length() + 1}}

@@ -65,7 +65,7 @@ def load(elements: Collection[Element], *, used: Mapping[Mark, int] = NOTHING_US
 
     Raises:
         NotReady: nft is not installed, or too old.
-        Refused: the table itself, or every element; nothing is changed.
+        Refused: the table itself, or for a reason that is no element's; nothing is changed.
         Unreachable: netlink or nft does not answer.
     """
     before = generation()
@@ -88,19 +88,21 @@ def write(
     actual: AbstractSet[Element],
     used: Mapping[Mark, int] = NOTHING_USED,
 ) -> tuple[Failure, ...]:
-    """Make and drop elements of the table that is there, and return those that were refused.
+    """Make and drop elements of the table that is there, and return those that were refused (without a table, all).
 
     `actual` are the elements that were read: one that is to be made where another value stands replaces it. `used` as
     in `load`, for quotas that are made.
 
     Raises:
         NotReady: nft is not installed, or too old.
-        Refused: everything; nothing is changed.
+        Refused: for a reason that is no element's; nothing is changed.
         Unreachable: nft does not answer.
     """
     change = f"make {len(make)} and drop {len(drop)} elements"
     steps = [_Step(None, element) for element in drop]
     steps += [_Step(element, old) for element, old in _with_old(make, actual)]
+    if not steps:
+        return ()
     return _write(steps, lambda part: render.delta(_made(part), _dropped(part), used), change)
 
 
@@ -147,8 +149,10 @@ def _write(steps: Sequence[_Step], document: _Document, change: str) -> tuple[Fa
     try:
         program.run(_WRITE, document(fit), change=change)
     except Refused as refused:
+        if _refusal(document(())):
+            raise
         good, refusals = _sift(fit, document)
-        if not good or not refusals:
+        if not refusals:
             raise Refused(change, refused.words) from refused
         program.run(_WRITE, document(good), change=change)
         failures += refusals
