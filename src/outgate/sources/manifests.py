@@ -7,9 +7,11 @@ wishes is never taken for all of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from outgate.model.errors import NotReady
 from outgate.model.intent import Intent
@@ -87,6 +89,13 @@ class ManifestSource:
         if self._folder != self._path:
             return self._path.name in names
         return any(is_manifest(name) for name in names)
+
+    def ignored(self) -> Mapping[str, int]:
+        """Return how many objects of each kind that outgate does not read the files held when they were read last."""
+        counts: Counter[str] = Counter()
+        for parsed in self._files.parsed.values():
+            counts.update({kind: one.count for kind, one in parsed.ignored.items()})
+        return MappingProxyType(counts)
 
     def close(self) -> None:
         """Stop watching."""
