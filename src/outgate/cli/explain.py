@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from outgate.cli.gateway import place_options
+from outgate.cli.bundle import sight
+from outgate.cli.gateway import sight_options
 from outgate.cli.show import CHANGES, FAILED, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
 
@@ -20,7 +19,7 @@ _EXITS = {"fine": FINE, "degraded": CHANGES, "unknown": FAILED}
 )
 @click.option("--by", default="", metavar="NEXT-HOP", help="Take this next hop for granted.")
 @format_option
-@place_options
+@sight_options
 def explain(options: GatewayOptions, subject: str, to: str, by: str, output: str) -> int:
     """Say where a pod's packets go, and why: the decision first, then each step with its reason.
 
@@ -32,7 +31,7 @@ def explain(options: GatewayOptions, subject: str, to: str, by: str, output: str
     from outgate.trace.question import parse_question
 
     question = parse_question(subject, to, by)
-    seen = _seen(options)
+    seen = sight(options)
     explanation = why(seen.snapshot, seen.desired, question, seen.actual)
     show(output, lambda: explanation_document(explanation), lambda: explanation_text(explanation, style()))
     return _EXITS[explanation.standing.name.lower()]
@@ -43,7 +42,7 @@ def explain(options: GatewayOptions, subject: str, to: str, by: str, output: str
 @click.option("--to", required=True, metavar="IP[:PORT][/PROTO]", help="Where the packet wants to go.")
 @click.option("--by", default="", metavar="NEXT-HOP", help="Take this next hop for granted.")
 @format_option
-@place_options
+@sight_options
 def trace(options: GatewayOptions, subject: str, to: str, by: str, output: str) -> int:
     """Walk one packet through the plan and through what the kernel holds, step by step; exit 1 where they part."""
     from outgate.report.explanation import explanation_document
@@ -52,7 +51,7 @@ def trace(options: GatewayOptions, subject: str, to: str, by: str, output: str) 
     from outgate.trace.question import parse_question
 
     question = parse_question(subject, to, by)
-    seen = _seen(options)
+    seen = sight(options)
     explanation = why(seen.snapshot, seen.desired, question, seen.actual)
 
     def text() -> str:
@@ -65,10 +64,3 @@ def trace(options: GatewayOptions, subject: str, to: str, by: str, output: str) 
 
     show(output, lambda: explanation_document(explanation), text)
     return _EXITS[explanation.standing.name.lower()]
-
-
-def _seen(options: GatewayOptions) -> Any:
-    """Return what is known: from a bundle if one is given, else from this machine."""
-    from outgate.roles.sight import sight_of
-
-    return sight_of(options)

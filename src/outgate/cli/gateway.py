@@ -44,6 +44,22 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
+def sight_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `place_options`, and `--from BUNDLE`, for commands that only look."""
+
+    @wraps(function)
+    def with_bundle(*args: Any, options: GatewayOptions, bundle: Path | None, **words: Any) -> Any:
+        from dataclasses import replace
+
+        return function(*args, options=replace(options, bundle=bundle), **words)
+
+    path = click.Path(path_type=Path, dir_okay=False)
+    text = "Look at what this bundle holds (`outgate bundle`) instead of at this machine; needs no privilege."
+    return place_options(
+        click.option("--from", "bundle", type=path, default=None, metavar="BUNDLE", help=text)(with_bundle)
+    )
+
+
 _SCRIPT = {
     "add-tenant": "add_tenant",
     "remove-tenant": "remove_tenant",
@@ -90,7 +106,7 @@ def run(options: GatewayOptions, metrics: str, metrics_remote: bool, yes: bool) 
 
 @gateway.command()
 @format_option
-@place_options
+@sight_options
 def plan(options: GatewayOptions, output: str) -> int:
     """Show what would change, and why; exit 1 when something would, or when a part is refused."""
     from outgate.cli.planned import planned_of
@@ -171,7 +187,7 @@ def _order(verb: str, options: GatewayOptions) -> None:
 
 @gateway.command()
 @format_option
-@place_options
+@sight_options
 def diff(options: GatewayOptions, output: str) -> int:
     """Show what differs between the manifests and this machine; the same as plan, in one line per object."""
     from outgate.cli.planned import diff_lines, planned_of
@@ -204,9 +220,11 @@ def rollback(options: GatewayOptions) -> None:
     "--wait", "wait_s", type=float, default=0.0, metavar="SECONDS", help="Wait until it is OK, so long at most."
 )
 @format_option
-@place_options
+@sight_options
 def status(options: GatewayOptions, output: str, wait_s: float) -> int:
     """Say how the gateway is doing: exit 0 OK, 1 degraded, 2 failed or no daemon."""
+    if options.bundle is not None:
+        return _status_of_bundle(options.bundle, output)
     from outgate.control.ask import ask
     from outgate.roles.gateway import place_of
 
@@ -224,6 +242,19 @@ def status(options: GatewayOptions, output: str, wait_s: float) -> int:
         time.sleep(0.2)
     show(output, lambda: answer["document"], lambda: str(answer["text"]))
     return _EXITS.get(health, FAILED)
+
+
+def _status_of_bundle(path: Path, output: str) -> int:
+    """Show how the gateway was doing when a bundle was taken."""
+    from outgate.cli.bundle import note
+    from outgate.report.status import status_document, status_text
+    from outgate.sources.bundle import Bundle
+
+    taken = Bundle.open(path)
+    note(path, taken)
+    found = taken.need("status")
+    show(output, lambda: status_document(found), lambda: status_text(found, style()))
+    return _EXITS.get(found.health.value, FAILED)
 
 
 @gateway.command()

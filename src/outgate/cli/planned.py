@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 
+from outgate.cli.bundle import sight
 from outgate.model.errors import OutgateError
 from outgate.plan.flows import flow_rules, stale_flows
 from outgate.report.planned import Planned, Sign, changes_of
-from outgate.roles.gateway import look, place_of, state_of
 from outgate.roles.options import GatewayOptions
-from outgate.systems.conntrack.read import flows
+from outgate.roles.sight import flows_of
 
 SHOWN = 20  # flows that are named; the rest is counted
 LOOKED_AT = 100_000  # live flows that are judged
@@ -17,14 +17,14 @@ LOOKED_AT = 100_000  # live flows that are judged
 
 def planned_of(options: GatewayOptions) -> Planned:
     """Return what `apply` would do now."""
-    before = state_of(place_of(options)).load().ledger
-    decided = look(options)
+    seen = sight(options)
+    decided = seen.decided
     ends = []
     more = 0
     if decided.changes:
         rules = flow_rules(decided.desired.wants, decided.snapshot.facts)
         try:
-            judged = stale_flows(flows(limit=LOOKED_AT), rules)
+            judged = stale_flows(flows_of(seen, LOOKED_AT), rules)
             ends = list(islice(judged, SHOWN))
             more = sum(1 for _ in judged)
         except OutgateError:  # connection tracking is not there yet: there are no flows to end
@@ -35,7 +35,7 @@ def planned_of(options: GatewayOptions) -> Planned:
         desired=decided.desired,
         actual=decided.reading.actual,
         facts=decided.snapshot.facts,
-        before=before,
+        before=seen.before,
         ends=tuple(ends),
         ends_unlisted=more,
     )

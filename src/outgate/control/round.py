@@ -24,18 +24,22 @@ from outgate.plan.claims import Claims
 from outgate.plan.gateway import Memory, find_gateway, plan, plan_claims
 
 
-class World(Protocol):
-    """The machine, as a round needs it: read it wholly, write changes in their order."""
+class Seen(Protocol):
+    """The machine, as a decision needs it: read wholly, now or when a bundle was taken."""
 
     def read(self, ledger: Ledger) -> Reading:
         """Return a complete reading. The ledger says what is ours where the kernel keeps no owner."""
 
-    def write(self, planned: Changes, wants: Mapping[Resource, Because]) -> tuple[Failure, ...]:
-        """Write the changes in order; return what was refused. `wants` is for a table that must be loaded whole."""
-
     @property
     def digest(self) -> str:
         """The digest of the nftables table that this program renders."""
+
+
+class World(Seen, Protocol):
+    """The machine, as a round needs it: read it wholly, write changes in their order."""
+
+    def write(self, planned: Changes, wants: Mapping[Resource, Because]) -> tuple[Failure, ...]:
+        """Write the changes in order; return what was refused. `wants` is for a table that must be loaded whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class Decided:
     claims: Claims | None = None
 
 
-def decide(world: World, asked: Asked, memory: Memory | None = None) -> Decided:
+def decide(world: Seen, asked: Asked, memory: Memory | None = None) -> Decided:
     """Read, allocate, plan and compare; write nothing. This is what `plan` shows and what `apply` then does."""
     memory = memory or Memory()
     reading = world.read(asked.ledger)
@@ -70,7 +74,7 @@ def decide(world: World, asked: Asked, memory: Memory | None = None) -> Decided:
     gateway = find_gateway(asked.intent, asked.gateway)
     if gateway is None:
         snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=asked.gateway)
-        return _compared(world, asked.ledger, snapshot, plan(snapshot, world.digest), reading)
+        return _compared(asked.ledger, snapshot, plan(snapshot, world.digest), reading)
     snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=gateway.name)
     ledger, claims, findings = allocate(snapshot, gateway, asked.moment, memory.allocated)
     memory.allocated = (ledger, claims)
@@ -78,7 +82,7 @@ def decide(world: World, asked: Asked, memory: Memory | None = None) -> Decided:
     desired = plan_claims(snapshot, claims, world.digest, memory)
     desired = replace(desired, findings=(*desired.findings, *findings))
     ledger = _remember(ledger, desired, reading, asked.intent, gateway)
-    return replace(_compared(world, ledger, snapshot, desired, reading), claims=claims)
+    return replace(_compared(ledger, snapshot, desired, reading), claims=claims)
 
 
 def settle(world: World, decided: Decided, save: Callable[[Ledger], None]) -> Outcome:
@@ -108,7 +112,7 @@ def restored(changes_: Changes, ledger: Ledger) -> Changes:
     return Changes(make=(*before, *changes_.make), drop=drop)
 
 
-def _compared(world: World, ledger: Ledger, snapshot: Snapshot, desired: Desired, reading: Reading) -> Decided:
+def _compared(ledger: Ledger, snapshot: Snapshot, desired: Desired, reading: Reading) -> Decided:
     found = _compare(ledger, desired, reading)
     return Decided(ledger=ledger, snapshot=snapshot, desired=desired, reading=reading, changes=found)
 

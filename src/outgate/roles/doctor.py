@@ -14,10 +14,7 @@ from outgate.model.net import Address, LinkName, Mac
 from outgate.plan.claims import Claim
 from outgate.plan.doctor.examine import examine
 from outgate.plan.gateway import Memory, plan_claims
-from outgate.roles.gateway import look
-from outgate.roles.options import GatewayOptions
-from outgate.systems.host import read as host
-from outgate.systems.iptables import read as firewall
+from outgate.roles.sight import Sight, surroundings_of
 from outgate.systems.nft.table import digest
 from outgate.systems.wire.probe import Prober
 
@@ -25,17 +22,17 @@ _PROBES, _RATE_PER_S = 3, 200.0
 _PATIENCE_S = 5.0  # beyond what the pace needs
 
 
-def diagnose(options: GatewayOptions, *, probing: bool = False) -> tuple[Check, ...]:
+def diagnose(seen: Sight, *, probing: bool = False) -> tuple[Check, ...]:
     """Return what every check found. Nothing is changed; `probing` asks the LANs whether others have our addresses.
 
     Raises:
-        NotReady: the manifests or the machine can not be read completely.
+        NotReady: the bundle that is looked at lacks a part.
         Unreachable: the kernel does not answer.
     """
-    decided = look(options)
+    decided = seen.decided
     if probing:
         decided = with_conflicts(decided)
-    return examine(decided.snapshot, decided.desired, decided.reading, host.read(), firewall.read())
+    return examine(decided.snapshot, decided.desired, decided.reading, *surroundings_of(seen))
 
 
 def with_conflicts(decided: Decided) -> Decided:

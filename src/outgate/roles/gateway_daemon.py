@@ -26,6 +26,8 @@ from outgate.report.layout import Style
 from outgate.report.status import status_document, status_text
 from outgate.roles.gateway import Gateway, opened
 from outgate.roles.options import GatewayOptions
+from outgate.sources.exact import plain_of
+from outgate.sources.redact import redact_status
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.nft.parse import Counts
 
@@ -139,8 +141,13 @@ class Service:
         self._show_metrics()
 
     def _status(self, question: Question) -> object:
-        """Answer with the document, and with text when the client says how wide and whether in colour."""
+        """Answer with the document, and with text when the client says how wide and whether in colour.
+
+        For a bundle: with all of it by its types, without words that a user may have written.
+        """
         status = self.status()
+        if question.argument("redacted", bool, False):
+            return {"redacted": plain_of(Status, redact_status(status))}
         width = question.argument("width", int, 0)
         colour = question.argument("colour", bool, False)
         text = status_text(status, Style(colour=colour, width=width)) if width else ""

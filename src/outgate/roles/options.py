@@ -22,3 +22,4 @@ class GatewayOptions:
     metrics: str = ""  # ADDRESS:PORT; empty is off
     metrics_remote: bool = False  # also on an address that others reach
     sure: bool = False  # the user's --yes
+    bundle: Path | None = None  # look at what this bundle holds instead of at this machine
