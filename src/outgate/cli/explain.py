@@ -44,7 +44,10 @@ def explain(options: GatewayOptions, subject: str, to: str, by: str, output: str
 @format_option
 @sight_options
 def trace(options: GatewayOptions, subject: str, to: str, by: str, output: str) -> int:
-    """Walk one packet through the plan and through what the kernel holds, step by step; exit 1 where they part."""
+    """Walk one packet through the plan and through what the kernel holds, step by step.
+
+    Exit 0 when it leaves as wanted, 1 when it does not leave or the kernel does otherwise, 2 when nobody knows the pod.
+    """
     from outgate.report.explanation import explanation_document
     from outgate.report.trace import trace_text
     from outgate.trace.explain import explain as why
