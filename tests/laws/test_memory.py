@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outgate.control.round import Asked, Decided, decide, settle
+from outgate.control.round import Asked, Decided, Memory, decide, settle
 from outgate.model.intent import (
     Announce,
     DestinationRule,
@@ -28,11 +28,10 @@ from outgate.model.intent import (
     SourceIdentity,
 )
 from outgate.model.ledger import Holding, Ledger
-from outgate.model.net import Mac, Span
+from outgate.model.net import LinkAddress, Mac, Span
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Moment
 from outgate.model.why import Finding, Origin, Severity
-from outgate.plan.gateway import Memory
 from tests.laws.paper import PaperMachine
 from tests.stories.cluster import CLUSTER, GATEWAY, N1, N2, NOW_S, in_namespace
 
@@ -94,12 +93,16 @@ class Story:
         """Let something happen, and run a round."""
         getattr(self, what)(given_)
         asked = Asked(intent=self.intent, ledger=self.ledger, moment=self.moment, conflicts=dict(self.conflicts))
+        had = {r for r in self.machine.reading.actual if isinstance(r, LinkAddress)}
         plainly = decide(self.machine, asked)
         decided = decide(self.machine, asked, self.memory)
         assert (decided.ledger, decided.claims) == (plainly.ledger, plainly.claims)
         assert decided.desired == plainly.desired
         assert decided.changes == plainly.changes
-        outcome = settle(self.machine, decided, lambda _: None)
+        wanted = {(r.link, r.address) for r in decided.desired.wants if isinstance(r, LinkAddress)}
+        standing = {(r.link, r.address) for r in had} & self.ledger.addresses_made
+        assert decided.ledger.addresses_made == wanted | standing
+        outcome = settle(self.machine, decided, lambda _: None, self.memory)
         assert outcome.converged
         self.ledger, self.last = decided.ledger, decided
 
@@ -164,3 +167,16 @@ def test_a_round_with_memory_decides_what_a_round_without_decides(steps: list[tu
     story = Story()
     for what, given_ in steps:
         story.step(what, given_)
+
+
+def test_a_round_in_which_nothing_happened_hands_out_the_very_plan_of_the_last_one() -> None:
+    story = Story()
+    for tenant in CLUSTER.tenants:
+        story.step("put", tenant)
+    story.step("free", None)
+    story.step("nothing", None)
+    first = story.last
+    story.step("nothing", None)
+    assert first is not None
+    assert story.last is not None
+    assert story.last.desired.wants is first.desired.wants

@@ -16,7 +16,7 @@ from typing import Protocol
 from outgate.control.gate import Gate
 from outgate.control.loop import Loop, Readable
 from outgate.control.quotas import settle_quotas, used_by_mark
-from outgate.control.round import Asked, Decided, World, decide, findings_of, settle
+from outgate.control.round import Asked, Decided, Memory, World, decide, findings_of, settle
 from outgate.model.errors import NotReady, OutgateError, Refused, Unreachable
 from outgate.model.flow import Flow, TcpState
 from outgate.model.intent import Announce, Intent
@@ -26,7 +26,6 @@ from outgate.model.ruleset import Element, Table
 from outgate.model.state import Moment, Outcome, Probe, Resource
 from outgate.model.why import Because, Finding
 from outgate.plan.flows import FlowRules, flow_rules, stale_flows
-from outgate.plan.gateway import Memory
 
 AUDIT_S = 30.0  # a lost notification is found at the latest then
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -206,7 +205,7 @@ class Daemon:
             unproven=self._unproven,
         )
         decided = decide(self.parts.machine, asked, self._memory)
-        outcome = settle(self.parts.machine, decided, self.parts.save)
+        outcome = settle(self.parts.machine, decided, self.parts.save, self._memory)
         drift = decided.ledger == self.ledger and reasons <= {"machine", "audit"}
         self.ledger, self._sure = decided.ledger, False
         self._end_flows(decided, outcome, reasons)

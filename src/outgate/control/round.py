@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from outgate.compare.changes import changes
+from outgate.compare.changes import Difference, changes_of, difference
 from outgate.model.intent import EgressGateway, Intent
 from outgate.model.ledger import Ledger
 from outgate.model.net import Address, LinkAddress, LinkName, LinkSetting, Mac, Setting
@@ -21,7 +21,7 @@ from outgate.model.why import Because, Finding
 from outgate.plan.adopt import awaited, handed_over
 from outgate.plan.allocate import allocate
 from outgate.plan.claims import Claims
-from outgate.plan.gateway import Memory, find_gateway, plan, plan_claims
+from outgate.plan.gateway import PlanMemory, find_gateway, plan, plan_claims
 
 
 class Seen(Protocol):
@@ -54,6 +54,22 @@ class Asked:
     unproven: frozenset[Address] = frozenset()
 
 
+@dataclass(slots=True)
+class Memory:
+    """What the last round decided, so that a round costs what has changed since. It decides nothing."""
+
+    plan: PlanMemory = field(default_factory=PlanMemory)
+    allocated: tuple[Ledger, Claims] | None = None
+    wants: Mapping[Resource, Because] | None = None
+    found: Difference | None = None
+
+    def compare(self, wants: Mapping[Resource, Because], reading: Reading) -> Difference:
+        """Return where a plan and a reading differ. Settings are facts: a wanted one is always missing here."""
+        known = self.found is not None and wants is self.wants
+        wanted = self.found.wanted if self.found is not None and known else frozenset(wants)
+        return difference(wanted, reading.actual, self.found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
     """What a round decided, before it writes: the next ledger, the plan, and how the machine differs from it."""
@@ -74,25 +90,37 @@ def decide(world: Seen, asked: Asked, memory: Memory | None = None) -> Decided:
     gateway = find_gateway(asked.intent, asked.gateway)
     if gateway is None:
         snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=asked.gateway)
-        return _compared(asked.ledger, snapshot, plan(snapshot, world.digest), reading)
-    snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=gateway.name)
-    ledger, claims, findings = allocate(snapshot, gateway, asked.moment, memory.allocated)
-    memory.allocated = (ledger, claims)
-    snapshot = replace(snapshot, ledger=ledger)
-    desired = plan_claims(snapshot, claims, world.digest, memory)
-    desired = replace(desired, findings=(*desired.findings, *findings))
-    ledger = _remember(ledger, desired, reading, asked.intent, gateway)
-    return replace(_compared(ledger, snapshot, desired, reading), claims=claims)
+        desired, ledger, claims = plan(snapshot, world.digest), asked.ledger, None
+        found = memory.compare(desired.wants, reading)
+    else:
+        snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=gateway.name)
+        ledger, claims, findings = allocate(snapshot, gateway, asked.moment, memory.allocated)
+        memory.allocated = (ledger, claims)
+        snapshot = replace(snapshot, ledger=ledger)
+        desired = plan_claims(snapshot, claims, world.digest, memory.plan)
+        desired = replace(desired, findings=(*desired.findings, *findings))
+        found = memory.compare(desired.wants, reading)
+        ledger = _remember(ledger, found, reading, asked.intent, gateway)
+    memory.wants, memory.found = desired.wants, found
+    return Decided(
+        ledger=ledger,
+        snapshot=snapshot,
+        desired=desired,
+        reading=reading,
+        changes=_changes(ledger, desired, reading, found),
+        claims=claims,
+    )
 
 
-def settle(world: World, decided: Decided, save: Callable[[Ledger], None]) -> Outcome:
+def settle(world: World, decided: Decided, save: Callable[[Ledger], None], memory: Memory | None = None) -> Outcome:
     """Write what was decided and verify it by a second reading. `save` makes the ledger durable first."""
     save(decided.ledger)
     if not decided.changes:
         return Outcome()
     failures = world.write(decided.changes, decided.desired.wants)
     again = world.read(decided.ledger)
-    left = _compare(decided.ledger, decided.desired, again)
+    found = (memory or Memory()).compare(decided.desired.wants, again)
+    left = _changes(decided.ledger, decided.desired, again, found)
     return Outcome(changes=decided.changes, failures=failures, left=left)
 
 
@@ -112,22 +140,17 @@ def restored(changes_: Changes, ledger: Ledger) -> Changes:
     return Changes(make=(*before, *changes_.make), drop=drop)
 
 
-def _compared(ledger: Ledger, snapshot: Snapshot, desired: Desired, reading: Reading) -> Decided:
-    found = _compare(ledger, desired, reading)
-    return Decided(ledger=ledger, snapshot=snapshot, desired=desired, reading=reading, changes=found)
-
-
-def _compare(ledger: Ledger, desired: Desired, reading: Reading) -> Changes:
-    """Compare, with the settings that count as ours (those wanted now, and those we changed before) and with what was
-    handed over to us.
+def _changes(ledger: Ledger, desired: Desired, reading: Reading, found: Difference) -> Changes:
+    """Return the changes, with the settings that count as ours (those wanted now, and those we changed before) and with
+    what was handed over to us.
     """
     now = reading.facts.settings
-    wanted = {(r.link, r.setting) for r in desired.wants if isinstance(r, LinkSetting)}
-    actual: set[Resource] = {*reading.actual, *handed_over(reading.facts, reading.actual, ledger)}
+    wanted = {(r.link, r.setting) for r in found.missing if isinstance(r, LinkSetting)}
+    ours: set[Resource] = {*handed_over(reading.facts, reading.actual, ledger)}
     for key in wanted | set(ledger.settings_before):
         if key in now and (key in wanted or now[key] != ledger.settings_before[key]):
-            actual.add(LinkSetting(link=key[0], setting=key[1], value=now[key]))
-    return restored(changes(desired.wants, actual, spare=awaited(reading.actual, ledger)), ledger)
+            ours.add(LinkSetting(link=key[0], setting=key[1], value=now[key]))
+    return restored(changes_of(found, desired.wants, ours, awaited(reading.actual, ledger)), ledger)
 
 
 def _before_us(facts: Facts, ledger: Ledger) -> Facts:
@@ -139,31 +162,42 @@ def _before_us(facts: Facts, ledger: Ledger) -> Facts:
     return replace(facts, settings=MappingProxyType(settings))
 
 
-def _remember(ledger: Ledger, desired: Desired, reading: Reading, intent: Intent, gateway: EgressGateway) -> Ledger:
+def _remember(ledger: Ledger, found: Difference, reading: Reading, intent: Intent, gateway: EgressGateway) -> Ledger:
     """Add to the ledger what must be known before writing: old settings, addresses that will be ours, sizes for the
     brake.
     """
-    before = dict(ledger.settings_before)
-    made = set(ledger.addresses_made)
-    for resource in desired.wants:
+    now, before = reading.facts.settings, dict(ledger.settings_before)
+    for resource in found.missing:  # a wanted setting always is, because settings are facts and never actual
         if isinstance(resource, LinkSetting):
             key = (resource.link, resource.setting)
-            if key not in before and key in reading.facts.settings:
-                before[key] = reading.facts.settings[key]
-        elif isinstance(resource, LinkAddress):
-            made.add((resource.link, resource.address))
-    wanted = {(r.link, r.address) for r in desired.wants if isinstance(r, LinkAddress)}
-    present = {(r.link, r.address) for r in reading.actual if isinstance(r, LinkAddress)}
-    made &= wanted | present
+            if key not in before and key in now:
+                before[key] = now[key]
     tenants = sum(1 for tenant in intent.tenants if tenant.gateway in (None, gateway.name))
     fresh = replace(
         ledger,
         settings_before=MappingProxyType(before),
-        addresses_made=frozenset(made),
+        addresses_made=_made(ledger.addresses_made, found),
         tenants_known=tenants,
         nodes_known=len(intent.nodes),
     )
     return ledger if fresh == ledger else fresh
+
+
+def _made(recorded: frozenset[tuple[LinkName, Address]], found: Difference) -> frozenset[tuple[LinkName, Address]]:
+    """Return the addresses that are ours or will be: all that are wanted, and of those recorded what still stands."""
+    moved = {(r.link, r.address) for r in _or_all(found) if isinstance(r, LinkAddress)}
+    moved |= recorded if found.moved is None else set()
+    if not moved:
+        return recorded
+    wanted = {key for key in moved if LinkAddress(link=key[0], address=key[1]) in found.wanted}
+    doubtful = (moved - wanted) & recorded
+    standing = {(r.link, r.address) for r in found.actual if isinstance(r, LinkAddress)} if doubtful else set()
+    made = recorded - (doubtful - standing) | wanted
+    return recorded if made == recorded else made
+
+
+def _or_all(found: Difference) -> frozenset[Resource]:
+    return found.wanted | found.actual if found.moved is None else found.moved
 
 
 def findings_of(decided: Decided, outcome: Outcome) -> tuple[Finding, ...]:

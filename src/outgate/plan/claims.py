@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from types import MappingProxyType
 
 from outgate.model.intent import EgressGateway, EgressTenant, Intent, NextHopIdentity
-from outgate.model.ledger import Ledger
+from outgate.model.ledger import Allocation, Ledger
 from outgate.model.net import Address, LinkName, Prefix, Via
 from outgate.model.state import Facts
 from outgate.model.why import Finding, Severity
@@ -58,9 +58,13 @@ def unreadable(intent: Intent) -> set[str]:
 
 def egress_of(tenant: EgressTenant, ledger: Ledger) -> tuple[Address, ...]:
     """Return a tenant's own egress IPs: its list, or what it was given from its pool."""
+    return own_of(tenant, ledger.tenants.get(tenant.name))
+
+
+def own_of(tenant: EgressTenant, allocation: Allocation | None) -> tuple[Address, ...]:
+    """Return a tenant's own egress IPs, given what was allocated to it."""
     if tenant.claim is None:
         return tenant.egress_ips
-    allocation = ledger.tenants.get(tenant.name)
     return allocation.pool_addresses if allocation else ()
 
 

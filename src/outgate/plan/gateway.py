@@ -7,33 +7,51 @@ out, fail closed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from outgate.model.intent import EgressGateway, EgressTenant, Intent, NextHopIdentity
 from outgate.model.ledger import Ledger
 from outgate.model.net import Address, LinkAddress, OnLink, Route, Via
-from outgate.model.state import Desired, Probe, Resource, Snapshot
+from outgate.model.state import Desired, Resource, Snapshot
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.adopt import adopted_by
-from outgate.plan.claims import Claim, Claims, claims, connected, egress_of
+from outgate.plan.claims import Claim, Claims, claims
 from outgate.plan.guard import guard_findings, plan_guard, plan_settings
 from outgate.plan.memo import Memo
 from outgate.plan.return_routes import plan_return_routes
-from outgate.plan.selection import Selection, select
-from outgate.plan.tenant_path import TenantFacts, plan_tenant
+from outgate.plan.selection import Selection, select, subject
+from outgate.plan.tenants import TenantMemory, plan_tenants
 
 Wants = dict[Resource, Because]
 
 
 @dataclass(slots=True)
-class Memory:
-    """What an earlier round decided about the same values."""
+class PlanMemory:
+    """What an earlier plan decided about the same values. It saves time, and decides nothing."""
 
-    allocated: tuple[Ledger, Claims] | None = None
-    tenants: Memo[str, tuple[TenantFacts, EgressGateway], Wants] = field(default_factory=Memo)
-    selections: Memo[str, tuple[object, ...], Selection] = field(default_factory=Memo)
+    tenants: TenantMemory = field(default_factory=TenantMemory)
+    selections: Memo[None, tuple[object, ...], Selection] = field(default_factory=Memo)
+    frames: Memo[None, tuple[object, ...], Frame] = field(default_factory=Memo)
+    families: Memo[None, Mapping[Address, Claim], Families] = field(default_factory=Memo)
+    wants: Memo[None, list[Mapping[Resource, Because]], Wants] = field(default_factory=Memo)
+
+
+@dataclass(frozen=True, slots=True)
+class Families:
+    """The IP versions of all claimed addresses, and of the egress IPs among them, in order."""
+
+    claimed: tuple[int, ...]
+    egress: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The part of a plan that does not hang on single tenants."""
+
+    guards: Mapping[Resource, Because]
+    rest: Mapping[Resource, Because]
+    findings: tuple[Finding, ...]
 
 
 def find_gateway(intent: Intent, name: str) -> EgressGateway | None:
@@ -43,7 +61,7 @@ def find_gateway(intent: Intent, name: str) -> EgressGateway | None:
     return intent.gateways[0] if len(intent.gateways) == 1 else None
 
 
-def plan(snapshot: Snapshot, digest: str, memory: Memory | None = None) -> Desired:
+def plan(snapshot: Snapshot, digest: str) -> Desired:
     """Return what this gateway should hold. `digest` names the table that `systems.nft` renders.
 
     Without an EgressGateway nothing is wanted, and a finding says so. The ledger must come from `allocate` over the
@@ -53,81 +71,76 @@ def plan(snapshot: Snapshot, digest: str, memory: Memory | None = None) -> Desir
     if gateway is None:
         return Desired(findings=(*snapshot.intent.refusals, _no_gateway(snapshot)))
     decided = claims(snapshot.intent, snapshot.facts, snapshot.ledger, gateway)
-    return plan_claims(snapshot, decided, digest, memory or Memory())
+    return plan_claims(snapshot, decided, digest, PlanMemory())
 
 
-def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: Memory) -> Desired:
+def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMemory) -> Desired:
     """Return the plan for claims that are decided already (`allocate` returns them)."""
-    gateway, intent = decided.gateway, snapshot.intent
-    tenants = tuple(decided.tenants.values())
-    selection = memory.selections.get(
-        "all", (tenants, intent.namespaces, intent.pods), lambda given: select(tenants, intent.namespaces, intent.pods)
+    intent, tenants = snapshot.intent, tuple(decided.tenants.values())
+    chosen = memory.selections.get(
+        None,
+        (tuple(map(subject, tenants)), intent.namespaces, intent.pods),
+        lambda _: select(tenants, intent.namespaces, intent.pods),
     )
-    wants: Wants = plan_guard(snapshot, gateway, digest)
-    probes: dict[Probe, Because] = {}
-    findings: list[Finding] = [*intent.refusals, *decided.findings, *selection.findings]
-    for tenant in tenants:
-        given = _tenant_facts(snapshot, tenant, decided, selection)
-        wants.update(memory.tenants.get(tenant.name, (given, gateway), lambda both: plan_tenant(*both)))
-        probes.update(_probes(snapshot, tenant, decided))
-        findings.extend(_tenant_findings(snapshot, given, decided))
-    memory.tenants.sweep()
-    wants.update(_shared_next_hops(gateway))
-    routes, route_findings = plan_return_routes(snapshot, gateway)
-    wants.update(routes)
-    wants.update(
-        plan_settings(snapshot, gateway, ipv6=any(c.address.version == 6 for c in decided.by_address.values()))
-    )
-    findings += [
-        *route_findings,
+    planned = plan_tenants(snapshot, decided, chosen, memory.tenants)
+    frame = _frame(snapshot, decided, digest, memory)
+    parts = [frame.guards, *(each.wants for each in planned), frame.rest]
+    findings = (
+        *intent.refusals,
+        *decided.findings,
+        *chosen.findings,
+        *(finding for each in planned for finding in each.findings),
+        *frame.findings,
         *_route_findings(intent, tenants),
-        *guard_findings(snapshot, gateway),
-        *_uplink_findings(snapshot, gateway),
-    ]
+    )
     return Desired(
-        wants=MappingProxyType(wants),
-        probes=MappingProxyType(probes),
-        findings=tuple(findings),
-        pods=MappingProxyType({name: len(pods) for name, pods in selection.pods.items()}),
+        wants=memory.wants.get(None, parts, _joined),  # a plain dict: its keys become a set without hashing them again
+        probes=MappingProxyType({probe: because for each in planned for probe, because in each.probes.items()}),
+        findings=findings,
+        pods=MappingProxyType({name: len(pods) for name, pods in chosen.pods.items()}),
     )
 
 
-def _tenant_facts(snapshot: Snapshot, tenant: EgressTenant, decided: Claims, selection: Selection) -> TenantFacts:
-    ledger = snapshot.ledger
-    egress = tuple(claim for claim in decided.egress[tenant.name] if _held(snapshot, claim))
-    here = snapshot.facts.addresses
-    return TenantFacts(
-        tenant=tenant,
-        allocation=ledger.tenants[tenant.name],
-        hops=tuple(claim for claim in decided.next_hops[tenant.name] if _held(snapshot, claim)),
-        egress=egress,
-        own=egress_of(tenant, ledger),
-        foreign=frozenset(have.address for have in here if any(have.address == c.address for c in egress))
-        if egress
-        else frozenset(),
-        retiring=tuple((a, old.link) for a, old in ledger.retiring.items() if old.tenant == tenant.name),
-        pods=selection.pods.get(tenant.name, ()),
-        adopted=adopted_by(tenant.name, snapshot.facts, ledger),
+def _joined(parts: list[Mapping[Resource, Because]]) -> Wants:
+    wants: Wants = {}
+    for part in parts:
+        wants.update(part)
+    return wants
+
+
+def _frame(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMemory) -> Frame:
+    """Return guards, return routes and settings, from a snapshot without the rest, so that they can not hang on it."""
+    intent, facts = snapshot.intent, snapshot.facts
+    quiet = Snapshot(
+        intent=Intent(gateways=intent.gateways, nodes=intent.nodes, network=intent.network),
+        facts=replace(facts, conflicts=MappingProxyType({}), unproven=frozenset()),
+        ledger=Ledger(subnets_seen=snapshot.ledger.subnets_seen),
+        gateway=snapshot.gateway,
+    )
+    families = memory.families.get(None, decided.by_address, _families)
+    told_by = (decided.gateway.origin, intent.network and intent.network.origin, *(n.origin for n in intent.nodes))
+    return memory.frames.get(
+        None,
+        (quiet, decided.gateway, families, digest, told_by),
+        lambda _: _framed(quiet, decided.gateway, families, digest),
     )
 
 
-def _held(snapshot: Snapshot, claim: Claim) -> bool:
-    held = snapshot.ledger.holdings.get(claim.address)
-    proven = held is not None and held.tenant == claim.tenant and claim.address not in snapshot.facts.unproven
-    return proven and claim.link in snapshot.facts.links
+def _families(by_address: Mapping[Address, Claim]) -> Families:
+    claimed = {claim.address.version for claim in by_address.values()}
+    egress = {claim.address.version for claim in by_address.values() if claim.egress}
+    return Families(tuple(sorted(claimed)), tuple(sorted(egress)))
 
 
-def _probes(snapshot: Snapshot, tenant: EgressTenant, decided: Claims) -> Iterator[tuple[Probe, Because]]:
-    """Yield the addresses that must be probed before they are used: claimed, not held, and not in conflict."""
-    for claim in (*decided.next_hops[tenant.name], *decided.egress[tenant.name]):
-        held = snapshot.ledger.holdings.get(claim.address)
-        asked = held is None or claim.address in snapshot.facts.unproven
-        if asked and claim.address not in snapshot.facts.conflicts and claim.link in snapshot.facts.links:
-            text = f"{claim.address} is claimed for the first time, or after an absence: somebody else may use it"
-            yield (
-                Probe(address=claim.address, link=claim.link, tenant=tenant.name, egress=claim.egress),
-                Because("probe", text, (f"EgressTenant/{tenant.name}",)),
-            )
+def _framed(snapshot: Snapshot, gateway: EgressGateway, families: Families, digest: str) -> Frame:
+    routes, route_findings = plan_return_routes(snapshot, gateway)
+    settings = plan_settings(snapshot, gateway, ipv6=6 in families.claimed)
+    uplinks = _uplink_findings(snapshot, gateway, families.egress)
+    return Frame(
+        guards=plan_guard(snapshot, gateway, digest),
+        rest={**_shared_next_hops(gateway), **routes, **settings},
+        findings=(*route_findings, *guard_findings(snapshot, gateway), *uplinks),
+    )
 
 
 def _shared_next_hops(gateway: EgressGateway) -> Wants:
@@ -138,50 +151,6 @@ def _shared_next_hops(gateway: EgressGateway) -> Wants:
         for inner in gateway.inner
         for address in inner.shared_next_hops
     }
-
-
-def _tenant_findings(snapshot: Snapshot, given: TenantFacts, decided: Claims) -> Iterator[Finding]:
-    """Say why a tenant does not work (fully) although its object is sound."""
-    tenant, about = given.tenant, f"EgressTenant/{given.tenant.name}"
-    claimed = (*decided.next_hops[tenant.name], *decided.egress[tenant.name])
-    for claim in claimed:
-        mac = snapshot.facts.conflicts.get(claim.address)
-        if mac is not None:
-            state = (
-                "claimed by both; outgate keeps it and does not fight"
-                if _held(snapshot, claim)
-                else "it is not claimed"
-            )
-            text = f"{claim.address} is answered by {mac} on {claim.link}: {state}"
-            yield Finding(
-                "AddressConflict",
-                about,
-                text,
-                Severity.REFUSAL,
-                "remove the other owner, or choose another address",
-                tenant.origin,
-            )
-    families = {ip.version for ip in given.own}
-    for claim in decided.next_hops[tenant.name]:
-        if claim.address.version not in families:
-            text = f"next hop {claim.address} has no egress IP of its family: it is not served"
-            yield Finding(
-                "FamilyWithoutEgressIP",
-                about,
-                text,
-                Severity.WARNING,
-                f"add an IPv{claim.address.version} egress IP",
-                tenant.origin,
-            )
-        elif connected(claim.link, snapshot.facts) and not any(
-            claim.address in p for p in connected(claim.link, snapshot.facts)
-        ):
-            text = f"next hop {claim.address} is outside the connected prefixes of {claim.link}: nodes may not find it"
-            yield Finding(
-                "NextHopOffLink", about, text, Severity.WARNING, "choose an address of the nodes' subnet", tenant.origin
-            )
-    if tenant.namespace_selector is not None and not given.pods:
-        yield Finding("SelectsNothing", about, "selects no pod that has an address", Severity.NOTE, "", tenant.origin)
 
 
 def _route_findings(intent: Intent, tenants: Iterable[EgressTenant]) -> Iterator[Finding]:
@@ -197,11 +166,9 @@ def _route_findings(intent: Intent, tenants: Iterable[EgressTenant]) -> Iterator
             yield Finding("NoExternalRoute", f"EgressTenant/{tenant.name}", text, Severity.WARNING, fix, tenant.origin)
 
 
-def _uplink_findings(snapshot: Snapshot, gateway: EgressGateway) -> Iterator[Finding]:
+def _uplink_findings(snapshot: Snapshot, gateway: EgressGateway, versions: tuple[int, ...]) -> Iterator[Finding]:
     """Say when the default route does not leave by an uplink: tenants' packets are refused then, not leaked."""
-    for version in sorted(
-        {ip.version for tenant in snapshot.intent.tenants for ip in egress_of(tenant, snapshot.ledger)}
-    ):
+    for version in versions:
         defaults = [r for r in snapshot.facts.routes if r.dst.version == version and r.dst.prefixlen == 0]
         best: Route | None = min(defaults, key=lambda route: route.metric, default=None)
         hop = best.hop if best is not None else None

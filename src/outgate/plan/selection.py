@@ -54,6 +54,14 @@ def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pod
     return Selection(namespaces=MappingProxyType(chosen), pods=MappingProxyType(members), findings=findings)
 
 
+def subject(tenant: EgressTenant) -> tuple[object, ...]:
+    """Return the part of a tenant that `select` looks at."""
+    if tenant.namespace_selector is None:
+        return ()
+    by_source = isinstance(tenant.identity, SourceIdentity)
+    return (tenant.name, tenant.namespace_selector, tenant.pod_selector, tenant.origin if by_source else None)
+
+
 class NamespaceIndex:
     """Namespaces by label pair."""
 

@@ -13,7 +13,7 @@ from outgate.model.check import Check
 from outgate.model.net import Address, LinkName, Mac
 from outgate.plan.claims import Claim
 from outgate.plan.doctor.examine import examine
-from outgate.plan.gateway import Memory, plan_claims
+from outgate.plan.gateway import PlanMemory, plan_claims
 from outgate.roles.sight import Sight, surroundings_of
 from outgate.systems.nft.table import digest
 from outgate.systems.wire.probe import Prober
@@ -47,7 +47,7 @@ def with_conflicts(decided: Decided) -> Decided:
     )
     snapshot = replace(decided.snapshot, facts=facts)
     known = set(decided.desired.findings)
-    again = plan_claims(snapshot, claims, digest(), Memory())
+    again = plan_claims(snapshot, claims, digest(), PlanMemory())
     findings = (*decided.desired.findings, *(finding for finding in again.findings if finding not in known))
     return replace(decided, snapshot=snapshot, desired=replace(decided.desired, findings=findings))
 
