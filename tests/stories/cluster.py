@@ -29,7 +29,7 @@ from outgate.model.ledger import Holding, Ledger
 from outgate.model.net import HostAddress, Link, LinkName, Mac, Route, Setting, Via
 from outgate.model.state import Desired, Facts, Moment, Snapshot
 from outgate.plan.allocate import allocate
-from outgate.plan.gateway import find_gateway, plan
+from outgate.plan.gateway import plan
 
 ENP1S0, ENP7S0 = LinkName("enp1s0"), LinkName("enp7s0")
 NOW_S = 1_000_000.0
@@ -136,7 +136,7 @@ MACHINE = Facts(
 
 def probed(ledger: Ledger, intent: Intent, facts: Facts = MACHINE) -> Ledger:
     """Return the ledger after every claimed address was probed and nobody answered."""
-    gateway = find_gateway(intent, "")
+    gateway = intent.find_gateway("")
     assert gateway is not None
     snapshot = Snapshot(intent=intent, facts=facts, ledger=ledger, gateway=gateway.name)
     ledger, claims, _ = allocate(snapshot, gateway, Moment(now_s=NOW_S))

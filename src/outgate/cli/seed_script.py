@@ -97,11 +97,10 @@ def remove_tenant(directory: Path, name: str, mark: str, egress: tuple[str, ...]
 @place_options
 def daemon(options: GatewayOptions, dev: str) -> None:
     """Run the gateway, as `outgate gateway run` does; the nodes' return routes are part of it."""
-    from outgate.plan.gateway import find_gateway
     from outgate.roles.gateway import read_intent
     from outgate.roles.gateway_daemon import serve
 
-    gateway = find_gateway(read_intent(options), options.name)
+    gateway = read_intent(options).find_gateway(options.name)
     inner = [nic.interface for nic in gateway.inner] if gateway is not None else []
     if dev and gateway is not None and dev not in inner:
         raise IntentError(

@@ -12,7 +12,6 @@ from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.why import Finding
 from outgate.plan.brake import braked
-from outgate.plan.gateway import find_gateway
 
 SECOND_READING_S = 10.0  # a listing that was cut short, or a directory being rewritten, is whole again by then
 
@@ -42,7 +41,7 @@ class Gate:
 
         `sure` is the user's `--yes`.
         """
-        reason = None if sure else braked(intent, find_gateway(intent, self._gateway), ledger)
+        reason = None if sure else braked(intent, intent.find_gateway(self._gateway), ledger)
         if reason is None or self._agrees(intent, now_s):
             self._held, self.findings, self.in_force = None, (), intent
             return intent

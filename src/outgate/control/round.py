@@ -21,7 +21,7 @@ from outgate.model.why import Because, Finding
 from outgate.plan.adopt import awaited, handed_over
 from outgate.plan.allocate import allocate
 from outgate.plan.claims import Claims
-from outgate.plan.gateway import PlanMemory, find_gateway, plan, plan_claims
+from outgate.plan.gateway import PlanMemory, plan, plan_claims
 
 
 class Seen(Protocol):
@@ -87,7 +87,7 @@ def decide(world: Seen, asked: Asked, memory: Memory | None = None) -> Decided:
     memory = memory or Memory()
     reading = world.read(asked.ledger)
     facts = replace(_before_us(reading.facts, asked.ledger), conflicts=asked.conflicts, unproven=asked.unproven)
-    gateway = find_gateway(asked.intent, asked.gateway)
+    gateway = asked.intent.find_gateway(asked.gateway)
     if gateway is None:
         snapshot = Snapshot(intent=asked.intent, facts=facts, ledger=asked.ledger, gateway=asked.gateway)
         desired, ledger, claims = plan(snapshot, world.digest), asked.ledger, None

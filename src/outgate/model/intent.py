@@ -328,5 +328,16 @@ class Intent:
     egress_ips: tuple[EgressIP, ...] = ()
     refusals: tuple[Finding, ...] = ()
 
+    def find_gateway(self, name: str) -> EgressGateway | None:
+        """Return the named EgressGateway; an empty name means the only one there is."""
+        if name:
+            return next((gateway for gateway in self.gateways if gateway.name == name), None)
+        return self.gateways[0] if len(self.gateways) == 1 else None
+
+    def tenants_of(self, gateway: EgressGateway) -> tuple[EgressTenant, ...]:
+        """Return the tenants of one gateway: those that name it, or name none while there is only one."""
+        only = len(self.gateways) == 1
+        return tuple(t for t in self.tenants if t.gateway == gateway.name or (t.gateway is None and only))
+
 
 NO_INTENT = Intent()

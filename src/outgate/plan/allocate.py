@@ -17,7 +17,7 @@ from outgate.model.net import Address, LinkName, Mac, Mark
 from outgate.model.state import Facts, Moment, Snapshot
 from outgate.model.why import Finding, Severity
 from outgate.plan.adopt import settle_adoption
-from outgate.plan.claims import Claims, claims, tenants_of, unreadable
+from outgate.plan.claims import Claims, claims, unreadable
 from outgate.plan.selection import NamespaceIndex
 
 MARK_STEP = 0x100  # the low byte of a mark says which of the tenant's egress IPs
@@ -90,7 +90,7 @@ def _settle_time(intent: Intent, ledger: Ledger, moment: Moment) -> Ledger:
 
 def _number(intent: Intent, ledger: Ledger, gateway: EgressGateway) -> Ledger:
     """Give marks, link names and MACs to tenants that have none; forget tenants that are gone."""
-    wanted = {tenant.name for tenant in tenants_of(intent, gateway)}
+    wanted = {tenant.name for tenant in intent.tenants_of(gateway)}
     wanted |= unreadable(intent) & ledger.tenants.keys()
     if wanted == ledger.tenants.keys():
         return ledger
@@ -133,7 +133,7 @@ def _serve_pools(
     """Give pool addresses to tenants that claim them. A standing allocation stays, whatever became of the pool's
     ranges.
     """
-    claimants = [t for t in tenants_of(intent, gateway) if t.claim is not None and not _is_served(t, t.claim, ledger)]
+    claimants = [t for t in intent.tenants_of(gateway) if t.claim is not None and not _is_served(t, t.claim, ledger)]
     if not claimants:
         return ledger, ()
     pools = {pool.name: pool for pool in intent.pools}

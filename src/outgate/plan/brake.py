@@ -10,7 +10,6 @@ from __future__ import annotations
 from outgate.model.intent import EgressGateway, Intent
 from outgate.model.ledger import Ledger
 from outgate.model.why import Finding, Severity
-from outgate.plan.claims import tenants_of
 
 
 def braked(intent: Intent, gateway: EgressGateway | None, ledger: Ledger) -> Finding | None:
@@ -19,7 +18,7 @@ def braked(intent: Intent, gateway: EgressGateway | None, ledger: Ledger) -> Fin
     Held are: the loss of more than half of the tenants, of all nodes, and of the EgressGateway itself while tenants are
     served.
     """
-    tenants = len(tenants_of(intent, gateway)) if gateway is not None else 0
+    tenants = len(intent.tenants_of(gateway)) if gateway is not None else 0
     reasons = []
     if gateway is None and ledger.tenants_known:
         reasons.append("the EgressGateway is gone")

@@ -44,12 +44,6 @@ class Claims:
     grounds: tuple[object, ...] = field(default=(), compare=False, repr=False)
 
 
-def tenants_of(intent: Intent, gateway: EgressGateway) -> tuple[EgressTenant, ...]:
-    """Return the tenants of one gateway: those that name it, or name none while there is only one."""
-    only = len(intent.gateways) == 1
-    return tuple(t for t in intent.tenants if t.gateway == gateway.name or (t.gateway is None and only))
-
-
 def unreadable(intent: Intent) -> set[str]:
     """Return the tenants whose object is there and can not be read: stopped, but keeping numbers and addresses."""
     kind = "EgressTenant/"
@@ -75,7 +69,7 @@ def claims(
 
     `before` is an earlier decision; what holds of it is taken over, and the result is the same as without it.
     """
-    asked = tenants_of(intent, gateway)
+    asked = intent.tenants_of(gateway)
     findings = list(_without_gateway(intent))
     here = (facts.addresses, facts.routes)
     grounds = (gateway, intent.nodes, intent.network, unreadable(intent), *here, ledger.resting, ledger.retiring)

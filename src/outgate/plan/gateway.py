@@ -54,20 +54,13 @@ class Frame:
     findings: tuple[Finding, ...]
 
 
-def find_gateway(intent: Intent, name: str) -> EgressGateway | None:
-    """Return the named EgressGateway; an empty name means the only one there is."""
-    if name:
-        return next((gateway for gateway in intent.gateways if gateway.name == name), None)
-    return intent.gateways[0] if len(intent.gateways) == 1 else None
-
-
 def plan(snapshot: Snapshot, digest: str) -> Desired:
     """Return what this gateway should hold. `digest` names the table that `systems.nft` renders.
 
     Without an EgressGateway nothing is wanted, and a finding says so. The ledger must come from `allocate` over the
     same intent.
     """
-    gateway = find_gateway(snapshot.intent, snapshot.gateway)
+    gateway = snapshot.intent.find_gateway(snapshot.gateway)
     if gateway is None:
         return Desired(findings=(*snapshot.intent.refusals, _no_gateway(snapshot)))
     decided = claims(snapshot.intent, snapshot.facts, snapshot.ledger, gateway)

@@ -23,7 +23,6 @@ from outgate.model.net import Address, HostAddress, LinkAddress, LinkName, Route
 from outgate.model.state import Moment, Reading
 from outgate.model.why import Severity
 from outgate.plan import script_command
-from outgate.plan.gateway import find_gateway
 from outgate.plan.import_script import Imported, Leftovers, import_script
 from outgate.plan.script_rules import obsolete, script_routes, script_rules
 from outgate.roles.gateway import apply_once, machine_of, place_of, read_intent, state_of
@@ -115,7 +114,7 @@ def _additions(standing: Intent, imported: Imported) -> Iterator[script_command.
     """Yield what must be written, tenant by tenant, each beside those before it."""
     intent = standing
     assert imported.gateway is not None
-    if find_gateway(standing, imported.gateway.name) is None and not standing.gateways:
+    if standing.find_gateway(imported.gateway.name) is None and not standing.gateways:
         first = script_command.Addition(gateway=imported.gateway)
         yield first
         intent = _with(intent, [first])
@@ -229,7 +228,7 @@ def _strangers(intent: Intent, decided: Decided, seen: Survey) -> set[Address]:
 
 def _clear(options: GatewayOptions, decided: Decided, progress: Callable[[str], None]) -> Adopted:
     """Remove what of the script's does nothing any more: its rules, and routes beside which ours stand."""
-    ledger, gateway = decided.ledger, find_gateway(decided.snapshot.intent, decided.snapshot.gateway)
+    ledger, gateway = decided.ledger, decided.snapshot.intent.find_gateway(decided.snapshot.gateway)
     assert gateway is not None
     nics = {nic.interface for nic in gateway.inner}
     with acquire(place_of(options)):

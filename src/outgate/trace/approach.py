@@ -36,7 +36,7 @@ def approaches(
 ) -> Iterator[Approach]:
     """Yield the ways by which packets with this source come, in the order of the objects' names."""
     intent, inner = snapshot.intent, gateway.inner[0].interface
-    tenants = tenants_of(snapshot, gateway)
+    tenants = snapshot.intent.tenants_of(gateway)
     if by is not None:
         yield _by_next_hop(by, "taken for granted", tenants, gateway)
         return
@@ -56,11 +56,6 @@ def approaches(
         yield Approach(text=text, link=inner, supposed=True, cites=(word,))
         return
     yield from _without_route(intent, tenants, gateway, subject, source)
-
-
-def tenants_of(snapshot: Snapshot, gateway: EgressGateway) -> tuple[EgressTenant, ...]:
-    """Return the tenants that name this gateway, or none."""
-    return tuple(tenant for tenant in snapshot.intent.tenants if tenant.gateway in (None, gateway.name))
 
 
 def claimants(tenants: tuple[EgressTenant, ...], address: Address) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from outgate.model.intent import EgressGateway
 from outgate.model.net import TENANT_MASK, Address, Mark, Span
 from outgate.model.state import Desired, Snapshot
 from outgate.model.why import Finding, Severity
-from outgate.trace.approach import Approach, approaches, claimants, tenants_of
+from outgate.trace.approach import Approach, approaches, claimants
 from outgate.trace.question import PodName, Question
 from outgate.trace.routing import Ask, look_up
 from outgate.trace.steps import Disposition, Packet, Trace
@@ -90,7 +90,7 @@ class Explanation:
 
 def explain(snapshot: Snapshot, desired: Desired, question: Question, actual: World | None = None) -> Explanation:
     """Return where the subject's packets go and why; `actual` is the world of a reading, if there is one."""
-    gateway = _gateway(snapshot)
+    gateway = snapshot.intent.find_gateway(snapshot.gateway)
     name = gateway.name if gateway else snapshot.gateway or "the gateway"
     subject = find_subject(snapshot.intent, question.subject)
     if subject is None:
@@ -106,7 +106,7 @@ def explain(snapshot: Snapshot, desired: Desired, question: Question, actual: Wo
     ill = [answer for answer in answers if not _is_well(answer)]
     used = {answer.tenant for answer in answers if answer.tenant}
     claimed = {answer.approach.tenant for answer in answers if answer.approach.tenant}
-    tenants = tenants_of(asking.snapshot, asking.gateway)
+    tenants = asking.snapshot.intent.tenants_of(asking.gateway)
     return Explanation(
         question=question,
         gateway=name,
@@ -248,7 +248,7 @@ def _specials(world: World, trace: Trace) -> Iterator[Special]:
 
 def _findings(asking: _Asking, answers: tuple[Answer, ...], used: set[str]) -> tuple[Finding, ...]:
     """Return the plan's findings about the pod, its node, its namespace, the gateway, and every tenant in question."""
-    subject, tenants = asking.subject, tenants_of(asking.snapshot, asking.gateway)
+    subject, tenants = asking.subject, asking.snapshot.intent.tenants_of(asking.gateway)
     concerned = used | {tenant.name for tenant in selecting(tenants, subject)}
     hops = {answer.approach.next_hop for answer in answers}
     concerned |= {name for hop in hops if hop is not None for name in claimants(tenants, hop)}
@@ -266,7 +266,7 @@ def _notes(asking: _Asking, used: set[str]) -> Iterator[str]:
     subject, intent = asking.subject, asking.snapshot.intent
     if subject.pod is not None and subject.namespace is None:
         yield f"Namespace/{subject.pod.namespace} is not among the objects, so no selector can be matched"
-    for other in selecting(tenants_of(asking.snapshot, asking.gateway), subject):
+    for other in selecting(asking.snapshot.intent.tenants_of(asking.gateway), subject):
         if other.name not in used and used:
             yield f"EgressTenant/{other.name} selects it too, and does not get it: the identity above comes first"
     for egress_ip in intent.egress_ips:
@@ -296,13 +296,6 @@ def _obstacle(subject: Subject, question: Question) -> str:
     asked = [ip for ip in (question.to.address if question.to else None, question.by) if ip is not None]
     missing = next((ip for ip in asked if ip.version not in versions), None)
     return f"has no IPv{missing.version} address to reach {missing} from" if missing is not None else ""
-
-
-def _gateway(snapshot: Snapshot) -> EgressGateway | None:
-    gateways = snapshot.intent.gateways
-    if snapshot.gateway:
-        return next((gateway for gateway in gateways if gateway.name == snapshot.gateway), None)
-    return gateways[0] if len(gateways) == 1 else None
 
 
 def _tenant_of(asking: _Asking, mark: Mark) -> str:

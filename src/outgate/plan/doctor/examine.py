@@ -13,7 +13,6 @@ from outgate.model.state import Desired, Reading, Snapshot
 from outgate.model.why import Severity
 from outgate.plan.doctor import cluster, firewalls, guard, machine, services
 from outgate.plan.doctor.seen import Seen, Trouble, fail, trouble_of
-from outgate.plan.gateway import find_gateway
 
 Repeated: TypeAlias = Mapping[str, Grade]  # reason of a finding of the plan: how bad it is
 _FAIL, _WARN = Grade.FAIL, Grade.WARN
@@ -83,7 +82,7 @@ def examine(
 
     Without an EgressGateway nothing can be looked at, and that is the one failure.
     """
-    gateway = find_gateway(snapshot.intent, snapshot.gateway)
+    gateway = snapshot.intent.find_gateway(snapshot.gateway)
     if gateway is None:
         last = QUESTIONS[-1]
         found = [_check(last, fail(f.about, f.text, f.fix)) for f in desired.findings if f.reason == "GatewayUnknown"]
