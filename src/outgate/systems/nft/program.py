@@ -17,8 +17,8 @@ from outgate.model.errors import NotReady, Refused, Unreachable
 OLDEST = (1, 0, 6)
 TIMEOUT_S = 30.0  # loading 40,000 elements takes half a second; a machine that swaps takes longer
 
-_PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # of services and users, whatever their PATH
-_ENVIRONMENT = {"LC_ALL": "C", "PATH": _PLACES}
+PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"  # of services and users, whatever their PATH
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": PLACES}
 
 
 def run(arguments: tuple[str, ...], document: bytes = b"", *, change: str, timeout_s: float = TIMEOUT_S) -> bytes:
@@ -62,9 +62,9 @@ def version() -> tuple[int, ...]:
 
 
 def _run(arguments: tuple[str, ...], document: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-    program = shutil.which("nft", path=_PLACES)
+    program = shutil.which("nft", path=PLACES)
     if program is None:
-        raise NotReady(f"there is no nft in {_PLACES}: install the package nftables")
+        raise NotReady(f"there is no nft in {PLACES}: install the package nftables")
     try:
         return subprocess.run(
             (program, *arguments), input=document, capture_output=True, timeout=timeout_s, env=_ENVIRONMENT, check=False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -17,24 +16,18 @@ from types import MappingProxyType
 import msgspec
 
 from outgate.model.errors import Refused, Unreachable
-from outgate.model.net import Mark
 from outgate.model.ruleset import Element, Table
-from outgate.systems.netlink import HEADER_SIZE, NetlinkSocket, attr, pack, walk
-from outgate.systems.nft import program
-from outgate.systems.nft.parse import Counts, Tally, accounts, listing, objects_of
-from outgate.systems.nft.table import ACCOUNTS, FAMILY, NAME, digest, of_tenant
+from outgate.systems.netlink import NetlinkSocket, pack, walk
+from outgate.systems.nft import program, tally
+from outgate.systems.nft.parse import Counts, listing
+from outgate.systems.nft.table import FAMILY, NAME, digest
+from outgate.systems.nft.tally import NFT, OF_INET, PAYLOAD, TABLE
 
 NETLINK_NETFILTER = 12
 LIST = ("-n", "-j", "list")  # -n: numbers, not the names that files of this machine give them
 
-_NFT = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_GET_TABLE, _GET_GENERATION, _GET_OBJECT = _NFT | 1, _NFT | 16, _NFT | 19
-_OF_ANY, _OF_INET = struct.pack("=BBH", 0, 0, 0), struct.pack("=BBH", 1, 0, 0)  # nfgenmsg
-_NAME = attr(1, NAME.encode() + b"\0")  # NFTA_TABLE_NAME, NFTA_OBJ_TABLE
-_COUNTER, _QUOTA = 1, 2  # NFT_OBJECT_*
-_OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 2, 3, 4
-_COUNTER_BYTES, _COUNTER_PACKETS, _QUOTA_CONSUMED = 1, 2, 4
-_BYTES_OF_HEADER = HEADER_SIZE + 4
+_GET_TABLE, _GET_GENERATION = NFT | 1, NFT | 16
+_TABLE_FLAGS, _GENERATION_ID = 2, 1  # NFTA_TABLE_FLAGS, NFTA_GEN_ID
 
 NO_TRUST: Mapping[str, str] = MappingProxyType({})
 
@@ -96,21 +89,20 @@ def counts() -> Counts:
     """Return what the table counts, without reading the rest of it. Without a table there is nothing.
 
     Raises:
-        NotReady: nft is not installed, or too old.
-        Refused: with the kernel's or nft's words.
-        Unreachable: netlink or nft does not answer.
+        NotReady: the ruleset changed meanwhile; ask again.
+        Refused: with the kernel's words.
+        Unreachable: netlink does not open or answer.
     """
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         if _table_flags(netlink) is None:
             return Counts()
-        named = {name: Tally(got[_COUNTER_PACKETS], got[_COUNTER_BYTES]) for name, got in _objects(netlink, _COUNTER)}
-        quotas = [(name, got) for name, got in _objects(netlink, _QUOTA) if of_tenant("quota", {"name": name})]
-    used = {Mark(int(name[-8:], 16)): got[_QUOTA_CONSUMED] for name, got in quotas}
-    counted = {}
-    for name in ACCOUNTS:
-        text = program.run((*LIST, "set", FAMILY, NAME, name), change=f"list set {FAMILY} {NAME} {name}")
-        counted.update(accounts(objects_of(text)))
-    return Counts(named=MappingProxyType(named), accounts=MappingProxyType(counted), used=MappingProxyType(used))
+        try:
+            named, used, accounts = tally.named(netlink), tally.used(netlink), tally.accounts(netlink)
+        except Refused:
+            if _table_flags(netlink) is None:  # it went meanwhile
+                return Counts()
+            raise
+    return Counts(named=MappingProxyType(named), accounts=MappingProxyType(accounts), used=MappingProxyType(used))
 
 
 def _reading(now: int, text: bytes, flags: int, trusted: Mapping[str, str]) -> Reading:
@@ -127,29 +119,18 @@ def _reading(now: int, text: bytes, flags: int, trusted: Mapping[str, str]) -> R
 def _generation(netlink: NetlinkSocket) -> int:
     """Return the number that NFT_MSG_GETGEN answers (NFTA_GEN_ID)."""
     try:
-        (answer,) = netlink.ask(pack(_GET_GENERATION, 0, _OF_ANY))
+        (answer,) = netlink.ask(pack(_GET_GENERATION, 0, OF_INET))
     except Refused as refused:
         raise Refused("ask for the generation of the ruleset", refused.words) from refused
-    return int.from_bytes(dict(walk(answer[_BYTES_OF_HEADER:]))[1], "big")
+    return int.from_bytes(dict(walk(answer[PAYLOAD:]))[_GENERATION_ID], "big")
 
 
 def _table_flags(netlink: NetlinkSocket) -> int | None:
     """Return the flags of the table (NFTA_TABLE_FLAGS); None: there is no table."""
     try:
-        (answer,) = netlink.ask(pack(_GET_TABLE, 0, _OF_INET + _NAME))
+        (answer,) = netlink.ask(pack(_GET_TABLE, 0, OF_INET + TABLE))
     except Refused as refused:
         if refused.words.startswith(os.strerror(errno.ENOENT)):
             return None
         raise Refused(f"look for table {FAMILY} {NAME}", refused.words) from refused
-    return int.from_bytes(dict(walk(answer[_BYTES_OF_HEADER:])).get(2, b""), "big")
-
-
-def _objects(netlink: NetlinkSocket, kind: int) -> list[tuple[str, dict[int, int]]]:
-    """Return the name and the numbers of each named object of one type in the table."""
-    found = []
-    for answer in netlink.dump(pack(_GET_OBJECT, 0, _OF_INET + _NAME + attr(_OBJECT_TYPE, struct.pack(">I", kind)))):
-        got = dict(walk(answer[_BYTES_OF_HEADER:]))
-        if int.from_bytes(got[_OBJECT_TYPE], "big") == kind:
-            numbers = {number: int.from_bytes(content, "big") for number, content in walk(got[_OBJECT_DATA])}
-            found.append((bytes(got[_OBJECT_NAME]).rstrip(b"\0").decode(), numbers))
-    return found
+    return int.from_bytes(dict(walk(answer[PAYLOAD:])).get(_TABLE_FLAGS, b""), "big")
