@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import outgate
 from outgate.lab import addresses
-from outgate.lab.addresses import CLUSTER, INNER_LINK, INNER_MAC, UPLINK, UPLINK_MAC
+from outgate.lab.addresses import CLUSTER, INNER_LINK, INNER_MAC, UPLINK, UPLINK_MAC, Address
 from outgate.lab.batch import configure
 from outgate.lab.manifests import Manifests
 from outgate.lab.namespace import Namespace
+from outgate.lab.node import Node
 from outgate.lab.outside import SourceCounter
 from outgate.lab.topology import BRIDGE, GATEWAY_PORT, Laboratory
 from tests.vm.kernel import Unavailable, fetch
@@ -61,13 +61,14 @@ end
 class Gateway:
     """The guest in the place of the gateway machine, with the laboratory around it."""
 
-    def __init__(self, lab: Laboratory, place: Path, nics: Sequence[Nic]) -> None:
-        """Prepare it; it is off."""
+    def __init__(self, lab: Laboratory, place: Path, program: Path, nics: Sequence[Nic]) -> None:
+        """Prepare it; it is off. `program` is the folder that outgate is installed in."""
         self.lab = lab
         self.manifests = Manifests(place / "manifests")
         self.uplink = SourceCounter(lab.wan, PORT)  # what the guest sends, whether it arrives outside or not
         self.inner = SourceCounter(lab.lan, PORT)
         self._place = place
+        self._program = program
         self._nics = nics
         self._disk = place / "disk"
         subprocess.run(("mke2fs", "-q", "-F", "-t", "ext4", self._disk, "32M"), check=True, stdout=subprocess.DEVNULL)
@@ -91,7 +92,7 @@ class Gateway:
             "manifests": self.manifests.directory,
             "python": sys.base_prefix,
             "library": sysconfig.get_path("purelib"),
-            "source": Path(outgate.__file__).parents[1],
+            "source": self._program,
             "interpreter": f"python{sysconfig.get_python_version()}",
             "network": network,
             "forwarding": int(forwarding),
@@ -118,13 +119,33 @@ class Gateway:
         found: dict[str, Any] = json.loads(answer) if answer else {}
         return found
 
+    def refused(self) -> int:
+        """Return how many packets outgate's table has refused or dropped since it was loaded; 0 without it."""
+        listing = self.machine.run("nft -j list counters table inet outgate || echo '{}'", check=False).text
+        objects = json.loads(listing.splitlines()[-1]).get("nftables", ())
+        return sum(item["counter"]["packets"] for item in objects if "counter" in item)
+
+    def make_stale(self, node: Node) -> None:
+        """Let a worker send its pods' packets to the MAC address of the machine, not to those of the tenants' links."""
+        for hop in self.next_hops():
+            node.poison(hop, INNER_MAC)
+
+    def heal(self, node: Node) -> None:
+        """Let a worker ask anew where the next hops are."""
+        for hop in self.next_hops():
+            node.heal(hop)
+
+    def next_hops(self) -> tuple[Address, ...]:
+        """Return the next hops of all tenants."""
+        return tuple(hop for tenant in self.lab.tenants for hop in (tenant.next_hop4, tenant.next_hop6))
+
     def received(self, link: str = INNER_LINK) -> int:
         """Return how many packets one of the guest's links has received since it booted; 0 before it has its name."""
         return int(self.machine.run(f"cat /sys/class/net/{link}/statistics/rx_packets || echo 0").text.split()[-1])
 
     def log(self) -> str:
         """Return the end of what systemd and its services said."""
-        return self.machine.run("dmesg | tail -n 60", check=False).text
+        return self.machine.run("dmesg | tail -n 40; tail -n 60 /run/services.log", check=False).text
 
     def leaked(self) -> int:
         """Return how many packets with the address of a pod were seen outside, or sent on the uplink LAN."""
@@ -132,7 +153,7 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def a_gateway(lab: Laboratory, place: Path) -> Iterator[Gateway]:
+def a_gateway(lab: Laboratory, place: Path, program: Path) -> Iterator[Gateway]:
     """Yield the guest, wired to the laboratory in the place of its gateway machine, and off.
 
     Raises:
@@ -141,7 +162,7 @@ def a_gateway(lab: Laboratory, place: Path) -> Iterator[Gateway]:
     fetch()
     configure({lan: [f"link del {GATEWAY_PORT}"] for lan in (lab.lan, lab.wan)})
     with _plugged(lab.lan) as inner, _plugged(lab.wan) as uplink:
-        gateway = Gateway(lab, place, (Nic(tap=inner, mac=INNER_MAC), Nic(tap=uplink, mac=UPLINK_MAC)))
+        gateway = Gateway(lab, place, program, (Nic(tap=inner, mac=INNER_MAC), Nic(tap=uplink, mac=UPLINK_MAC)))
         try:
             yield gateway
         finally:

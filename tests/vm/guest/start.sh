@@ -7,6 +7,9 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ln -sfn /proc/self/fd /dev/fd
+ln -sf /proc/self/fd/0 /dev/stdin
+ln -sf /proc/self/fd/1 /dev/stdout
+ln -sf /proc/self/fd/2 /dev/stderr
 hostname guest
 ip link set lo up
 here=$(dirname "$0")
@@ -19,6 +22,6 @@ done
 if [ -n "${install:-}" ]; then
   rm -f /.dockerenv # else systemd takes the guest for a container
   . "$install"
-  exec /lib/systemd/systemd --unit=guest.target --default-standard-output=kmsg --show-status=no
+  exec /lib/systemd/systemd --unit=guest.target --show-status=no
 fi
 exec /bin/bash "$here/agent.sh"

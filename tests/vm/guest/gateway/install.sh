@@ -15,6 +15,10 @@ for unit in "$here"/*.service "$here"/*.target "$checkout/deploy/systemd/outgate
   sed "s|@here@|$here|; s|@network@|$network|" "$unit" >"/etc/systemd/system/${unit##*/}"
 done
 ln -s ../outgate-gateway.service /etc/systemd/system/guest.target.wants/
+mkdir /etc/systemd/system/service.d # for all services: there is no journal
+printf '%s\n' '[Service]' StandardOutput=append:/run/services.log >/etc/systemd/system/service.d/output.conf
+mkdir /etc/systemd/system/outgate-gateway.service.d # this guest is 15 times slower than a machine
+printf '%s\n' '[Service]' TimeoutStartSec=600 WatchdogSec=300 >/etc/systemd/system/outgate-gateway.service.d/patience.conf
 cp "$checkout/deploy/systemd/outgate.sysusers" /etc/sysusers.d/outgate.conf
 systemd-sysusers
 mount /dev/vda /var/lib/outgate
@@ -25,6 +29,6 @@ for folder in python library source; do
   mkdir -p /opt/outgate/$folder
   mount --bind "${!folder}" /opt/outgate/$folder
 done
-printf '%s\n' '#!/bin/sh' 'export PYTHONPATH=/opt/outgate/source:/opt/outgate/library' \
+printf '%s\n' '#!/bin/sh' 'export PYTHONPATH=/opt/outgate/source:/opt/outgate/library LD_LIBRARY_PATH=/opt/outgate/python/lib' \
   "exec /opt/outgate/python/bin/$interpreter -m outgate \"\$@\"" >/opt/outgate/bin/outgate
 chmod 755 /opt/outgate/bin/outgate
