@@ -160,8 +160,8 @@ def test_what_was_used_of_a_quota_outlives_a_reload_and_ends_with_a_new_period(p
         with pytest.raises(OSError, match=r"No route|Permission"):
             pod.recv(10)
 
-    passage.change((), [quota])
-    passage.change([quota])
+    with passage.gateway.inside():
+        write.renew([BLUE])
 
     assert passage.counts().used == {BLUE: 0}
     assert seen_as(passage, plan.blue, plan.server) == plan.blue_ip

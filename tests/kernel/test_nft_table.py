@@ -330,19 +330,23 @@ def test_a_table_that_somebody_changed_is_not_ours_any_more_until_it_is_loaded_a
     assert read.read().elements == USUAL
 
 
+EXTRA = {Element("own4", (7, IPv4Address("192.0.2.1"))), Element("id_link", ("lo",), 0x00FFFF00)}
+
+
 def test_an_element_that_somebody_adds_or_deletes_shows_as_that_and_not_as_a_strange_table(
     namespace: Namespace,
 ) -> None:
     write.load(USUAL)
-    namespace.run(
-        ("nft", "add element inet outgate own4 { 0x7 . 192.0.2.1 }; delete element inet outgate snat4 { 65536 }")
-    )
+    added = "add element inet outgate own4 { 0x7 . 192.0.2.1 }; add element inet outgate id_link { lo : 0x00ffff00 }"
+    namespace.run(("nft", f"{added}; delete element inet outgate snat4 {{ 65536 }}"))
 
     tampered = read.read()
 
     assert tampered.table == Table(digest())
-    assert tampered.elements - USUAL == {Element("own4", (7, IPv4Address("192.0.2.1")))}
+    assert tampered.elements - USUAL == EXTRA
     assert USUAL - tampered.elements == {Element("snat4", (MARK,), EGRESS)}
+    assert write.write([Element("snat4", (MARK,), EGRESS)], EXTRA, actual=tampered.elements) == ()
+    assert read.read().elements == USUAL
 
 
 def test_a_reading_of_the_same_generation_is_that_reading(namespace: Namespace) -> None:

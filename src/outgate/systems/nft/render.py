@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from outgate.model.net import Address, Mark, Span
+from outgate.model.net import OWN_MASK, TENANT_MASK, Address, Mark, Span
 from outgate.model.ruleset import Connections, Element, Limit, Part, Quota
 from outgate.systems.nft.table import FAMILY, NAME, PLACE, SetType, objects, set_types
 
@@ -89,6 +89,11 @@ def object_name(value: Limit | Quota | Connections, mark: int) -> str:
 
 def unfit(element: Element) -> str:
     """Return why an element can not be written, or an empty string."""
+    return unfit_key(element) or _unfit_value(element, set_types()[element.set])
+
+
+def unfit_key(element: Element) -> str:
+    """Return why an element can not even be named, or an empty string."""
     kind = set_types().get(element.set)
     if kind is None:
         return f"there is no set {element.set}"
@@ -98,7 +103,7 @@ def unfit(element: Element) -> str:
         reason = _unfit_part(part, field, interval=kind.interval)
         if reason:
             return reason
-    return _unfit_value(element, kind)
+    return ""
 
 
 def _unfit_part(part: Part, field: str, *, interval: bool) -> str:
@@ -147,8 +152,8 @@ def _unfit_value(element: Element, kind: SetType) -> str:
     if not isinstance(value, _VALUES[kind.value]):
         return f"{value} is no value for {element.set}"
     match value:
-        case int():
-            fits = 0 <= value < _WORD
+        case int():  # a number without a tenant, or the one of what passes, would open the guard
+            fits = 0 < value & TENANT_MASK < TENANT_MASK and value <= OWN_MASK
         case Limit():
             whole = value.bytes_per_s + value.burst_bytes
             fits = value.bytes_per_s > 0 and 0 <= value.burst_bytes < _WORD and whole <= _MOST_OF_A_SECOND

@@ -54,6 +54,10 @@ class _Step:
         assert chosen is not None
         return chosen
 
+    def unfit(self) -> str:
+        """Return why it can not be written, or an empty string. What is dropped has whatever value somebody gave it."""
+        return render.unfit(self.make) if self.make else render.unfit_key(self.element)
+
 
 _Document: TypeAlias = Callable[[Iterable[_Step]], bytes]
 
@@ -143,7 +147,7 @@ def _with_old(make: Collection[Element], actual: AbstractSet[Element]) -> Iterat
 
 def _write(steps: Sequence[_Step], document: _Document, change: str) -> tuple[Failure, ...]:
     """Write all steps that the kernel takes in one transaction, and return the others."""
-    failures = [Failure(step.element, reason) for step in steps if (reason := render.unfit(step.element))]
+    failures = [Failure(step.element, reason) for step in steps if (reason := step.unfit())]
     bad = {failure.resource for failure in failures}
     fit = [step for step in steps if step.element not in bad] if bad else steps
     try:
