@@ -11,7 +11,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ import yaml
 
 from outgate.control.place import here
 from outgate.lab.addresses import INNER_LINK, OUTSIDE4, UPLINK, TenantAddresses
-from outgate.lab.agent import Held, Kind
+from outgate.lab.agent import Echoed, Held, Kind
 from outgate.lab.node import Node
 from outgate.lab.topology import Laboratory
 from outgate.model.host import Macvlan
@@ -31,7 +32,7 @@ from outgate.model.ledger import Ledger
 from outgate.plan.adopt import QUIET_S
 from outgate.systems.host.macvlans import macvlans
 from outgate.systems.statefile.state import StateFile
-from tests.gateway.rig import Rig, until
+from tests.gateway.rig import LIMIT_S, Rig, until
 
 MARKS = {"ns-blue": 10, "ns-red": 20}
 INTERVAL_S = 0.02  # on a busy machine an answer takes ten milliseconds: shorter, and one is always on its way
@@ -85,6 +86,14 @@ def flows_of(rig: Rig, stack: ExitStack) -> dict[tuple[str, Kind], Held]:
             held[tenant.namespace, kind] = pod.agent.hold(OUTSIDE4, kind=kind, interval_s=INTERVAL_S)
             stack.callback(held[tenant.namespace, kind].stop)
     return held
+
+
+@contextmanager
+def beginning_flows(rig: Rig, tenant: TenantAddresses) -> Iterator[Future[Echoed]]:
+    """Begin a flow every twenty milliseconds for three seconds, each with one datagram."""
+    pod = rig.lab.pod(tenant.namespace)
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(pod.agent.udp, OUTSIDE4, count=150, interval_s=INTERVAL_S, fresh=True)
 
 
 def links(rig: Rig) -> list[str]:
@@ -151,6 +160,7 @@ def test_running_flows_lose_nothing_and_nothing_leaks_while_the_script_is_adopte
     with ExitStack() as stack:
         held = flows_of(rig, stack)
         until(lambda: all(flow.look().answered > 20 for flow in held.values()), "flows run")
+        begun = [stack.enter_context(beginning_flows(rig, tenant)) for tenant in rig.lab.tenants]
 
         code, printed, told = import_script(rig, "--adopt")
 
@@ -159,6 +169,9 @@ def test_running_flows_lose_nothing_and_nothing_leaks_while_the_script_is_adopte
         marks = {key: flow.look().sent for key, flow in held.items()}
         until(lambda: all(flow.look().sent > marks[key] + 50 for key, flow in held.items()), "flows went on")
         assert_untouched(rig, held)
+        for tenant, flows in zip(rig.lab.tenants, begun, strict=True):
+            echoed = flows.result(timeout=LIMIT_S)
+            assert (echoed.answered, set(echoed.sources)) == (echoed.sent, {tenant.egress4})
         assert rig.leaked() == 0
         assert rules(rig) == []
         for tenant in rig.lab.tenants:
@@ -228,6 +241,21 @@ def test_an_old_link_whose_mac_is_still_used_stays(rig: Rig) -> None:
     until(lambda: all(one.packets > 0 for one in ledger_of(rig).adopting.values()), "the daemon has looked")
     assert not any(adoption.released for adoption in ledger_of(rig).adopting.values())
     assert len(old_links(rig)) == 2
+
+
+def test_flushing_an_adopted_machine_leaves_nothing_of_the_script_and_nothing_of_ours(rig: Rig) -> None:
+    scripted(rig)
+    assert import_script(rig, "--adopt")[0] == 0
+
+    done = rig.outgate("gateway", "flush", "--yes")
+
+    assert done.returncode == 0, done.stderr
+    assert [link for link in links(rig) if link.startswith(("macvlan-", "og-"))] == []
+    assert addresses_on(rig, UPLINK) == {"192.168.55.12/24"}
+    assert rules(rig) == []
+    assert "outgate" not in rig.lab.gw.run(["nft", "list", "tables"]).stdout
+    assert "proto 111" not in rig.lab.gw.run(["ip", "route"]).stdout
+    assert rig.sysctl("net/ipv4/ip_forward") == "1"
 
 
 def test_without_nodes_running_flows_would_be_cut_so_nothing_is_begun(rig: Rig) -> None:

@@ -80,11 +80,15 @@ def test_a_silent_link_is_dropped_with_its_elements_unless_its_address_is_still_
     known = ledger(packets=100, quiet_since_s=NOW_S, released=True)
     old = LinkAddress(link=OLD, address=NEXT_HOP)
 
-    (dropped,) = handed_over(SCRIPTED, set(), known)
+    (dropped,) = handed_over(SCRIPTED, known, set())
 
     assert getattr(dropped, "name", "") == OLD
     assert elements(known) == set()
-    assert handed_over(SCRIPTED, {old}, known) == set()
+    assert handed_over(SCRIPTED, known, {old}) == set()
+
+
+def test_an_old_link_goes_when_outgate_leaves_the_machine_for_nothing_would_guard_it() -> None:
+    assert len(handed_over(SCRIPTED, ledger(), set(), leaving=True)) == 1
 
 
 def test_the_record_of_a_link_that_is_gone_is_closed() -> None:
@@ -95,7 +99,7 @@ def test_another_kind_of_link_that_got_the_name_is_somebody_elses() -> None:
     other = replace(SCRIPTED, links=MappingProxyType({**MACHINE.links, OLD: replace(OLD_LINK, kind="veth")}))
 
     assert elements(ledger(released=False), other) == set()
-    assert handed_over(other, set(), ledger(released=True)) == set()
+    assert handed_over(other, ledger(released=True), set()) == set()
 
 
 def test_when_the_tenant_goes_its_old_link_goes_at_once() -> None:

@@ -146,11 +146,12 @@ def _changes(ledger: Ledger, desired: Desired, reading: Reading, found: Differen
     """
     now = reading.facts.settings
     wanted = {(r.link, r.setting) for r in found.missing if isinstance(r, LinkSetting)}
-    ours: set[Resource] = {*handed_over(reading.facts, reading.actual, ledger)}
+    waiting = awaited(reading.actual, ledger) if desired.wants else frozenset[Resource]()
+    ours: set[Resource] = {*handed_over(reading.facts, ledger, waiting, leaving=not desired.wants)}
     for key in wanted | set(ledger.settings_before):
         if key in now and (key in wanted or now[key] != ledger.settings_before[key]):
             ours.add(LinkSetting(link=key[0], setting=key[1], value=now[key]))
-    return restored(changes_of(found, desired.wants, ours, awaited(reading.actual, ledger)), ledger)
+    return restored(changes_of(found, desired.wants, ours, waiting), ledger)
 
 
 def _before_us(facts: Facts, ledger: Ledger) -> Facts:

@@ -45,11 +45,13 @@ def adopted_by(tenant: str, facts: Facts, ledger: Ledger) -> tuple[LinkName, ...
     )
 
 
-def handed_over(facts: Facts, actual: AbstractSet[Resource], ledger: Ledger) -> frozenset[Resource]:
+def handed_over(
+    facts: Facts, ledger: Ledger, waiting: AbstractSet[Resource], *, leaving: bool = False
+) -> frozenset[Resource]:
     """Return the old links that are ours to drop now, as resources that stand there: silent, and without an address
-    that is still awaited elsewhere.
+    that waits for the new link. When outgate leaves the machine they go with it: nothing would guard them any more.
     """
-    busy = {address.link for address in awaited(actual, ledger)}
+    busy = {address.link for address in waiting if isinstance(address, LinkAddress)}
     return frozenset(
         TenantLink(
             name=link,
@@ -58,7 +60,7 @@ def handed_over(facts: Facts, actual: AbstractSet[Resource], ledger: Ledger) -> 
             alternative=f"until now {adoption.tenant}",
         )
         for link, adoption in ledger.adopting.items()
-        if adoption.released and _stands(link, facts) and link not in busy
+        if _stands(link, facts) and (leaving or (adoption.released and link not in busy))
     )
 
 
