@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
 from outgate.model.errors import Refused
 from outgate.model.net import Mark
-from outgate.model.ruleset import Element
+from outgate.model.ruleset import Element, Table
 from outgate.model.state import Failure
 from outgate.systems.nft import program, render
 from outgate.systems.nft.read import NO_TRUST, Reading, generation, read
@@ -80,8 +80,8 @@ def load(elements: Collection[Element], *, used: Mapping[Mark, int] = NOTHING_US
     reading = read()
     alone = reading.generation == generation() == before + 1
     if alone and reading.listing != digest():
-        learned = {reading.listing: digest()}
-        return Loaded(failures=failures, reading=read(trusted=learned), learned=MappingProxyType(learned))
+        learned = MappingProxyType({reading.listing: digest()})
+        return Loaded(failures=failures, reading=replace(reading, table=Table(digest())), learned=learned)
     return Loaded(failures=failures, reading=reading, learned=NO_TRUST)
 
 
