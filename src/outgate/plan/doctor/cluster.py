@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from outgate.model.intent import ExternalRoute, NextHopIdentity, SourceIdentity
 from outgate.model.net import Address
 from outgate.plan.claims import connected
@@ -55,19 +57,20 @@ def routed_and_egress_ip(seen: Seen) -> Troubles:
     """Name namespaces that an external route and an EgressIP both select: OVN-Kubernetes obeys the route alone, and
     deletes the translations of such pods (pkg/ovn/controller/apbroute/network_client.go).
     """
-    index = NamespaceIndex(seen.snapshot.intent.namespaces)
-    by_route = {
-        route.name: set(index.select(route.namespace_selector)) for route in seen.snapshot.intent.external_routes
-    }
-    for egress_ip in seen.snapshot.intent.egress_ips:
-        mine = set(index.select(egress_ip.namespace_selector))
-        for route in seen.snapshot.intent.external_routes:
-            both = sorted(mine & by_route[route.name])
-            if both:
-                text = (
-                    f"{listed(both)} have it and {_about(route)}: the route wins, and the EgressIP does nothing there"
-                )
-                yield warn(f"EgressIP/{egress_ip.name}", text, "take the namespaces out of one of the two")
+    intent = seen.snapshot.intent
+    index = NamespaceIndex(intent.namespaces)
+    routes: dict[str, list[ExternalRoute]] = defaultdict(list)
+    for route in intent.external_routes if intent.egress_ips else ():
+        for name in index.select(route.namespace_selector):
+            routes[name].append(route)
+    for egress_ip in intent.egress_ips:
+        both: dict[str, list[str]] = defaultdict(list)
+        for name in index.select(egress_ip.namespace_selector):
+            for route in routes.get(name, ()):
+                both[_about(route)].append(name)
+        for route_name, names in both.items():
+            text = f"{listed(names)} have it and {route_name}: the route wins, and the EgressIP does nothing there"
+            yield warn(f"EgressIP/{egress_ip.name}", text, "take the namespaces out of one of the two")
 
 
 def _next_hops(seen: Seen) -> set[Address]:

@@ -58,9 +58,9 @@ def forwarding(seen: Seen) -> Troubles:
 
 def tenant_links(seen: Seen) -> Troubles:
     """Say which links of ours are not as they must be."""
-    for resource in sorted(seen.reading.actual, key=str):
-        if isinstance(resource, TenantLink) and resource.fault:
-            yield fail(resource.name, f"the link of {resource.alternative}: {resource.fault}", "outgate gateway apply")
+    faulty = [one for one in seen.reading.actual if isinstance(one, TenantLink) and one.fault]
+    for link in sorted(faulty, key=lambda link: link.name):
+        yield fail(link.name, f"the link of {link.alternative}: {link.fault}", "outgate gateway apply")
 
 
 def connection_tracking(seen: Seen) -> Troubles:
