@@ -259,3 +259,36 @@ def test_apply_with_confirmation_goes_back_by_itself_also_across_a_restart(serve
     assert served.seen(pod) == ip_address("192.168.55.119")
     written = (served.manifests.directory / changed.name).read_text()
     assert "192.168.55.119" in written
+
+
+def test_a_wider_cluster_network_replaces_ranges_that_overlap_it(bare: Rig) -> None:
+    blue = bare.lab.tenants[0]
+    rig = started(bare, egress_tenant(blue), clusterNetworks=["10.128.0.0/14"])
+    rig.manifests.drop("Network", "cluster")
+    until(lambda: sources(rig, "ns-blue") == {blue.egress4}, "served", diagnosis=rig.diagnosis)
+    rig.manifests.put(egress_gateway(clusterNetworks=["10.128.0.0/13"], **FAST))
+    shown = "10.128.0.0/13"
+    until(
+        lambda: shown in rig.lab.gw.run(["nft", "list", "set", "inet", "outgate", "protected4"]).stdout,
+        "one wide range instead of several",
+        diagnosis=rig.diagnosis,
+    )
+    assert sources(rig, "ns-blue") == {blue.egress4}
+    until(lambda: rig.status()["rounds"]["left"] == 0, "nothing is left to do", diagnosis=rig.diagnosis)
+
+
+def test_while_a_new_egress_ip_is_asked_about_the_old_one_serves(bare: Rig) -> None:
+    blue = bare.lab.tenants[0]
+    slow = {"announce": {"probes": 3, "probeIntervalMilliseconds": 1000}}
+    rig = started(bare, egress_tenant(blue), **slow)
+    pod = rig.lab.pod("ns-blue")
+    until(lambda: rig.seen(pod) == blue.egress4, "served", diagnosis=rig.diagnosis)
+    rig.manifests.put(egress_tenant(blue, egressIPs=["192.168.55.118"]))
+    seen: list[addresses.Address | None] = []
+
+    def changed() -> bool:
+        seen.append(rig.seen(pod, timeout_s=0.5))
+        return seen[-1] == ip_address("192.168.55.118")
+
+    until(changed, "the new one serves", diagnosis=rig.diagnosis)
+    assert set(seen) == {blue.egress4, ip_address("192.168.55.118")}, "and never nobody in between"

@@ -146,6 +146,7 @@ class Daemon:
         self._sure = False
         self._override: Intent | None = None
         self.source_read_s: float | None = None  # when the source last gave a complete intent
+        self.source_error = ""  # why it did not, the last time
 
     def run(self) -> None:
         """Run until the loop is stopped."""
@@ -221,7 +222,12 @@ class Daemon:
         """
         if self._override is not None:
             return self._override
-        complete = self.parts.source.read()
+        try:
+            complete = self.parts.source.read()
+        except NotReady as error:
+            self.source_error = str(error)
+            raise
+        self.source_error = ""
         self.source_read_s = now_s
         intent = self._gate.admit(complete, self.ledger, now_s, sure=self._sure)
         self.loop.at("second reading", self._gate.read_again_s, lambda: self.want("second reading"))

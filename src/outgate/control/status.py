@@ -54,6 +54,7 @@ class Observed:
     version: str
     source: str
     source_read_s: float | None
+    source_error: str
     counts: Counts
     ports: Mapping[Address, int]
     ports_at_s: float | None = None
@@ -98,10 +99,10 @@ def _health(
 def _source(report: Report, observed: Observed) -> SourceStatus:
     intent = report.decided.snapshot.intent if report.decided else None
     age_s = None if observed.source_read_s is None else observed.now_s - observed.source_read_s
-    sound = age_s is not None and age_s < _STALE_S and not report.error
+    sound = age_s is not None and age_s < _STALE_S and not observed.source_error
     objects = {"tenant": len(intent.tenants), "node": len(intent.nodes), "pod": len(intent.pods)} if intent else {}
     health = Health.OK if sound else Health.DEGRADED
-    return SourceStatus(name=observed.source, health=health, age_s=age_s, objects=objects, error=report.error)
+    return SourceStatus(name=observed.source, health=health, age_s=age_s, objects=objects, error=observed.source_error)
 
 
 def _rounds(report: Report, observed: Observed) -> RoundStatus:
@@ -115,7 +116,7 @@ def _rounds(report: Report, observed: Observed) -> RoundStatus:
         last_duration_s=report.seconds,
         last_repair=report.last_repair,
         last_repair_age_s=observed.now_s - report.repaired_at_s if report.last_repair else None,
-        owned=len(decided.desired.wants) if decided and report.outcome.converged else 0,
+        owned=len(decided.desired.wants) - len(report.outcome.left.make) if decided else 0,
         left=len(report.outcome.left.make) + len(report.outcome.left.drop),
         error=report.error,
     )
@@ -152,14 +153,14 @@ def _tenants(decided: Decided, report: Report, observed: Observed) -> Iterable[T
         if finding.about.startswith("EgressTenant/") and finding.severity is not Severity.NOTE:
             by_tenant.setdefault(finding.about.removeprefix("EgressTenant/"), []).append(finding)
     probing = {probe.tenant for probe in decided.desired.probes}
-    accepted = decided.claims.tenants if decided.claims else {}
     for tenant in decided.snapshot.intent.tenants:
-        findings = by_tenant.get(tenant.name, [])
-        yield _tenant(tenant, decided, observed, _standing(findings, tenant.name in probing, tenant.name in accepted))
+        name, findings = tenant.name, by_tenant.get(tenant.name, [])
+        accepted = decided.claims is not None and bool(decided.claims.egress.get(name))
+        yield _tenant(tenant, decided, observed, _standing(findings, name in probing, accepted))
 
 
 def _standing(findings: list[Finding], probing: bool, accepted: bool) -> tuple[TenantState, str]:
-    """Return how a tenant stands, and why it is not OK."""
+    """Return how a tenant stands, and why it is not OK; `accepted` tenants have at least one egress IP."""
     worst = next((f for f in findings if f.severity is Severity.REFUSAL), findings[0] if findings else None)
     reason = f"{worst.reason}: {worst.text}" if worst else ""
     if not accepted:

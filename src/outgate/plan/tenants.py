@@ -130,16 +130,17 @@ def _by_tenant(decided: Claims, addresses: Mapping[Address, bool]) -> dict[str, 
 
 def _planned(given: Given) -> Planned:
     waits = dict(given.pending)
-    egress = tuple(claim for claim in given.egress if claim.address not in waits)
     own = own_of(given.tenant, given.allocation)
+    kept = _kept(given, own, waits)
+    egress = (*(claim for claim in given.egress if claim.address not in waits), *kept)
     path = TenantFacts(
         tenant=given.tenant,
         allocation=given.allocation,
         hops=tuple(claim for claim in given.hops if claim.address not in waits),
         egress=egress,
-        own=own,
+        own=(*own, *(claim.address for claim in kept)),
         foreign=frozenset(claim.address for claim in egress if claim.address in given.around.here),
-        retiring=given.retiring,
+        retiring=tuple(old for old in given.retiring if old[0] not in {claim.address for claim in kept}),
         pods=given.pods,
         adopted=given.adopted,
     )
@@ -147,6 +148,17 @@ def _planned(given: Given) -> Planned:
         wants=plan_tenant(path, given.around.gateway),
         probes=dict(_probes(given, waits)),
         findings=(*_conflicts(given, waits), *_unserved(given, own)),
+    )
+
+
+def _kept(given: Given, own: tuple[Address, ...], waits: Mapping[Address, bool]) -> tuple[Claim, ...]:
+    """Return the egress IPs that were taken away and serve on: of a family of which no new one is proven yet."""
+    proven = {address.version for address in own if address not in waits}
+    lacking = {address.version for address in own} - proven
+    return tuple(
+        Claim(address=address, tenant=given.tenant.name, link=link, egress=True)
+        for address, link in given.retiring
+        if address.version in lacking
     )
 
 

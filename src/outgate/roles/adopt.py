@@ -28,6 +28,7 @@ from outgate.plan.script_rules import obsolete, script_routes, script_rules
 from outgate.roles.gateway import apply_once, machine_of, place_of, read_intent, state_of
 from outgate.roles.options import GatewayOptions
 from outgate.sources.dump import dump
+from outgate.sources.manifests import check
 from outgate.sources.write import write_manifest
 from outgate.systems.conntrack.read import flows
 from outgate.systems.host import handover
@@ -69,8 +70,14 @@ def survey(options: GatewayOptions) -> Survey:
         routes=reading.facts.routes,
         unread=unread,
     )
-    imported = import_script(left, gateway=options.name or script_command.NEW_GATEWAY)
+    imported = import_script(left, gateway=options.name or _standing_name(options))
     return Survey(left=left, imported=imported, ledger=ledger)
+
+
+def _standing_name(options: GatewayOptions) -> str:
+    """Return the name of the one EgressGateway that the manifests have, or that of a new one."""
+    gateways = check([options.manifests])[0].gateways if options.manifests.is_dir() else ()
+    return gateways[0].name if len(gateways) == 1 else script_command.NEW_GATEWAY
 
 
 def adopt(options: GatewayOptions, progress: Callable[[str], None]) -> Adopted:

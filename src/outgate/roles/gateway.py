@@ -288,7 +288,9 @@ def apply_once(options: GatewayOptions, progress: Callable[[str], None], limit_s
         if report.decided is not None and report.outcome.converged and not report.decided.desired.probes:
             gateway.loop.stop()
         elif report.decided is not None:
-            progress(f"round {report.rounds}: {len(report.decided.desired.probes)} addresses to ask about")
+            asked = len(report.decided.desired.probes)
+            left = f"{asked} addresses to ask about" if asked else "not everything could be written yet"
+            progress(f"round {report.rounds}: {left}")
 
     with opened(options, told) as gateway:
         gateway.loop.at("limit", gateway.loop.now_s() + limit_s, gateway.loop.stop)

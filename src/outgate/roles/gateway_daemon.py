@@ -22,6 +22,7 @@ from outgate.control.status import Observed, status_of
 from outgate.model.errors import IntentError, OutgateError, Refused
 from outgate.model.net import Address
 from outgate.model.status import Confirmation, Status
+from outgate.model.why import Severity
 from outgate.report.layout import Style
 from outgate.report.status import status_document, status_text
 from outgate.roles.gateway import Gateway, opened
@@ -44,7 +45,7 @@ class Service:
     gateway: Gateway | None = None
     exposition: Exposition | None = None
     meter: Meter = field(default_factory=Meter)
-    waiting: list[Question] = field(default_factory=list)
+    waiting: list[tuple[Question, int]] = field(default_factory=list)
     told_ready: bool = False
     ports: dict[Address, int] = field(default_factory=dict)
     ports_at_s: float | None = None
@@ -63,8 +64,9 @@ class Service:
         if report.decided is None or report.error or not report.outcome.converged or report.decided.desired.probes:
             return
         questions, self.waiting = self.waiting, []
-        for question in questions:
-            question.answer({"changes": report.changes, "findings": len(report.findings)})
+        findings = sum(1 for finding in report.findings if finding.severity is not Severity.NOTE)
+        for question, before in questions:
+            question.answer({"changes": report.changes - before, "findings": findings})
 
     def feed_watchdog(self) -> None:
         """Tell the service manager that the loop turns, as often as it wants to hear."""
@@ -120,6 +122,7 @@ class Service:
             version=version("outgate"),
             source=str(gateway.options.manifests),
             source_read_s=gateway.daemon.source_read_s,
+            source_error=gateway.daemon.source_error,
             counts=counts,
             ports=self.ports,
             ports_at_s=self.ports_at_s,
@@ -160,18 +163,22 @@ class Service:
         within_s = question.argument("within_s", float, 0.0)
         sure = question.argument("yes", bool, False)
         self._gateway().apply(manifests, within_s=within_s or None, sure=sure)
-        self.waiting.append(question)
+        self._answer_later(question)
         return LATER
 
     def _confirm(self, question: Question) -> Later:
         self._gateway().confirm()
-        self.waiting.append(question)
+        self._answer_later(question)
         return LATER
 
     def _rollback(self, question: Question) -> Later:
         self._gateway().rollback()
-        self.waiting.append(question)
+        self._answer_later(question)
         return LATER
+
+    def _answer_later(self, question: Question) -> None:
+        """Answer when the machine has converged, with the changes that were made since now."""
+        self.waiting.append((question, self._gateway().daemon.report.changes))
 
     def _gateway(self) -> Gateway:
         assert self.gateway is not None  # set before the loop runs

@@ -18,7 +18,7 @@ from itertools import groupby
 from outgate.compare.order import OWN_LINK_PREFIX, make_rank
 from outgate.control.loop import Readable
 from outgate.model.ledger import Ledger
-from outgate.model.net import LinkAddress, LinkName, LinkSetting, Mark, Route, Rule, TenantLink
+from outgate.model.net import LinkAddress, LinkName, LinkSetting, Mark, Route, Rule, Span, TenantLink
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Failure, Reading, Resource
 from outgate.model.why import Because
@@ -109,7 +109,7 @@ class GatewayMachine:
             if not in_table:
                 failures += self._write_kernel(resources, ())
             elif not whole:
-                failures += self._change_table(_elements(resources), ())
+                failures += self._change_table(_elements(resources), _in_the_way(resources, planned.drop))
             elif make_rank(resources[0]) == make_rank(Table("")):
                 failures += self._load_table(_elements(wants))
         gone = any(isinstance(resource, Table) for resource in planned.drop)
@@ -121,7 +121,8 @@ class GatewayMachine:
                 nft_write.remove()
                 self.boundary("table removed")
             elif not (whole or gone):  # with the table its elements go, and not before: they are its guards
-                failures += self._change_table((), _elements(resources))
+                early = set(_in_the_way(planned.make, resources))
+                failures += self._change_table((), tuple(e for e in _elements(resources) if e not in early))
         return tuple(failures)
 
     def received(self, links: Iterable[LinkName]) -> Mapping[LinkName, int]:
@@ -218,6 +219,12 @@ def _exchanged(actual: frozenset[Element], make: Iterable[Element], drop: Iterab
 
 def _in_table(resource: Resource) -> bool:
     return isinstance(resource, Table | Element)
+
+
+def _in_the_way(make: Iterable[Resource], drop: Iterable[Resource]) -> tuple[Element, ...]:
+    """Return the ranges to drop in the transaction that makes others in the same sets: the kernel takes no overlaps."""
+    sets = {element.set for element in _elements(make)}
+    return tuple(e for e in _elements(drop) if e.set in sets and any(isinstance(part, Span) for part in e.key))
 
 
 def _elements(resources: Iterable[Resource]) -> tuple[Element, ...]:

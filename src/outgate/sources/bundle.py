@@ -7,7 +7,9 @@ anybody. The page docs/reference/bundle.md lists its files.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -113,7 +115,8 @@ class Bundle:
         except Unfit as unfit:
             raise IntentError(f"{path}: is no bundle of outgate: {unfit}") from unfit
         try:
-            return _bundle({name.removeprefix(f"{_ROOT}/"): content for name, content in found.items()})
+            with _uncollected():
+                return _bundle({name.removeprefix(f"{_ROOT}/"): content for name, content in found.items()})
         except Misread as wrong:
             raise IntentError(f"{path}: {wrong}") from wrong
 
@@ -127,6 +130,20 @@ class Bundle:
         if value is None:
             raise NotReady(f"the bundle holds no {part}: {self.about.missing.get(part, 'it was not taken')}")
         return value
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the cyclic collector from walking over what is being read: it has no cycles, and takes a third of the time
+    otherwise.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def write(bundle: Bundle, file: IO[bytes]) -> None:
