@@ -1,4 +1,4 @@
-"""The program as an installer leaves it: a copy of outgate with compiled files, which save the slow guest 10 s a start."""
+"""The program as an installer leaves it: a copy of outgate with compiled files, for compiling costs the guest 10 s."""
 
 from __future__ import annotations
 
