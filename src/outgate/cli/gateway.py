@@ -91,7 +91,9 @@ def gateway() -> None:
 
 
 @gateway.command()
-@click.option("--metrics", default="127.0.0.1:9461", show_default=True, metavar="ADDRESS:PORT", help="Empty: none.")
+@click.option(
+    "--metrics", default="127.0.0.1:9461", show_default=True, metavar="ADDRESS:PORT", help="Where; empty: no metrics."
+)
 @click.option("--metrics-remote", is_flag=True, help="Let --metrics be an address that others reach.")
 @click.option("--yes", is_flag=True, help="Delete in bulk without a second reading.")
 @place_options
@@ -148,9 +150,9 @@ def _apply_by_daemon(options: GatewayOptions, within_s: float, *, sure: bool) ->
 
     socket = place_of(options).socket
     arguments = {"manifests": collect(options.manifests), "within_s": within_s, "yes": sure}
-    ask(socket, "apply", arguments, patience_s=120.0)
+    answer: Any = ask(socket, "apply", arguments, patience_s=120.0)
     health = _health(ask(socket, "status"))
-    click.echo("applied by the daemon, verified by a second reading")
+    click.echo(f"applied by the daemon: {answer['changes']} changes, verified by a second reading")
     if within_s:
         click.echo(f"it goes back by itself in {within_s:.0f} s unless you say: outgate gateway confirm")
     if health != "OK":
