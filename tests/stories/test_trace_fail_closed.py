@@ -77,7 +77,9 @@ def steps(before: Intent | None, after: Intent) -> Iterator[frozenset[Resource]]
     yield frozenset(have)
     elements = [resource for resource in wanted.wants if isinstance(resource, Element)]
     for resource in planned.make:
-        together: list[Resource] = [resource, *elements] if isinstance(resource, Table) else [resource]  # loaded in one transaction
+        together: list[Resource] = (
+            [resource, *elements] if isinstance(resource, Table) else [resource]
+        )  # loaded in one transaction
         slots = {one.slot for one in together}
         have = {old: None for old in have if old.slot not in slots} | dict.fromkeys(together)
         yield frozenset(have)
