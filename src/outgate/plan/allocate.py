@@ -18,6 +18,7 @@ from outgate.model.state import Facts, Moment, Snapshot
 from outgate.model.why import Finding, Severity
 from outgate.plan.adopt import settle_adoption
 from outgate.plan.claims import Claims, claims, unreadable
+from outgate.plan.memo import copied
 from outgate.plan.selection import NamespaceIndex
 
 MARK_STEP = 0x100  # the low byte of a mark says which of the tenant's egress IPs
@@ -39,9 +40,10 @@ def allocate(
     ledger = settle_adoption(facts, _number(intent, ledger, gateway), moment)
     ledger, findings = _serve_pools(intent, facts, ledger, gateway)
     decided = claims(intent, facts, ledger, gateway, before[1] if before else None)
-    if not _is_settled(ledger, decided, before):
-        ledger = _settle_holdings(intent, ledger, decided, moment)
-    if not gateway.announce.asks and not decided.by_address.keys() <= ledger.holdings.keys():
+    moved = _moved(ledger, decided, before)
+    if moved is None or moved:
+        ledger = _settle_holdings(intent, ledger, decided, moment, moved)
+    if not gateway.announce.asks:
         ledger = _hold_unasked(facts, ledger, decided)
     if before is None or before[0].subnets_seen is not ledger.subnets_seen or before[1].grounds is not decided.grounds:
         subnets = frozenset(subnet.prefix for node in intent.nodes for subnet in node.subnets)
@@ -237,32 +239,40 @@ def _exhausted(tenant: EgressTenant, pool: EgressPool, wanted: int, got: int) ->
     return Finding("PoolExhausted", f"EgressTenant/{tenant.name}", text, Severity.REFUSAL, fix, tenant.origin)
 
 
-def _is_settled(ledger: Ledger, decided: Claims, before: tuple[Ledger, Claims] | None) -> bool:
-    """Whether an earlier allocation settled these very holdings with these very claims."""
-    if before is None or decided.by_address is not before[1].by_address:
-        return False
-    had = before[0]
-    return ledger.holdings is had.holdings and ledger.retiring is had.retiring and ledger.resting is had.resting
+def _moved(ledger: Ledger, decided: Claims, before: tuple[Ledger, Claims] | None) -> frozenset[str] | None:
+    """Return the tenants whose holdings an earlier allocation has not settled with these very claims; None: all."""
+    if before is None:
+        return None
+    had, claimed = before
+    if ledger.holdings is not had.holdings or ledger.retiring is not had.retiring or ledger.resting is not had.resting:
+        return None
+    if decided.by_address is claimed.by_address:
+        return frozenset()
+    return decided.moved if decided.grounds is claimed.grounds else None
 
 
 def _hold_unasked(facts: Facts, ledger: Ledger, decided: Claims) -> Ledger:
     """Hold what is claimed where nobody is to be asked first. What somebody else has answered for is not taken."""
-    fresh = {
-        address: Holding(tenant=claim.tenant, link=claim.link, egress=claim.egress)
-        for address, claim in decided.by_address.items()
-        if address not in ledger.holdings and address not in facts.conflicts and claim.link in facts.links
-    }
-    return replace(ledger, holdings=MappingProxyType({**ledger.holdings, **fresh})) if fresh else ledger
+    fresh = {}
+    for address in decided.by_address.keys() - ledger.holdings.keys():
+        claim = decided.by_address[address]
+        if address not in facts.conflicts and claim.link in facts.links:
+            fresh[address] = Holding(tenant=claim.tenant, link=claim.link, egress=claim.egress)
+    return replace(ledger, holdings=MappingProxyType({**copied(ledger.holdings), **fresh})) if fresh else ledger
 
 
-def _settle_holdings(intent: Intent, ledger: Ledger, decided: Claims, moment: Moment) -> Ledger:
+def _settle_holdings(
+    intent: Intent, ledger: Ledger, decided: Claims, moment: Moment, moved: frozenset[str] | None
+) -> Ledger:
     """Move addresses that their tenant no longer claims: to retiring (drain), else to resting; next hops are just let
-    go.
+    go. `moved` are the tenants whose claims are others than before; None: perhaps all.
     """
-    holdings, retiring, resting = dict(ledger.holdings), dict(ledger.retiring), dict(ledger.resting)
+    holdings, retiring, resting = copied(ledger.holdings), copied(ledger.retiring), copied(ledger.resting)
     asked = {tenant.name: tenant for tenant in intent.tenants}
     kept = unreadable(intent)
     for address, held in ledger.holdings.items():
+        if moved is not None and held.tenant not in moved:
+            continue
         claim = decided.by_address.get(address)
         if claim is not None and claim.tenant == held.tenant:
             if claim.link != held.link:
@@ -285,7 +295,7 @@ def _settle_holdings(intent: Intent, ledger: Ledger, decided: Claims, moment: Mo
     for address in [a for a, old in retiring.items() if old.tenant not in asked]:
         old = retiring.pop(address)
         resting[address] = Resting(tenant=old.tenant, until_s=moment.now_s + quarantine_s(address, intent.pools))
-    if (holdings, retiring, resting) == (dict(ledger.holdings), dict(ledger.retiring), dict(ledger.resting)):
+    if (holdings, retiring, resting) == (ledger.holdings, ledger.retiring, ledger.resting):
         return ledger
     return replace(
         ledger,

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from itertools import chain
 from types import MappingProxyType
 
 from outgate.model.intent import EgressGateway, EgressTenant, Intent, NextHopIdentity
-from outgate.model.ledger import Allocation, Ledger
+from outgate.model.ledger import Allocation, Ledger, Resting, Retiring
 from outgate.model.net import Address, LinkName, Prefix, Via
 from outgate.model.state import Facts
 from outgate.model.why import Finding, Severity
+from outgate.plan.memo import copied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,8 @@ class Claim:
 class Claims:
     """The accepted tenants of this gateway with their addresses, and what was refused.
 
-    `grounds` is all that the decision rests on beside the tenants and their addresses from pools.
+    `grounds` is what the decision rests on beside the tenants and the ledger. `moved` names the tenants whose claims
+    are others than in the decision from which this one was carried over; None: perhaps all.
     """
 
     gateway: EgressGateway
@@ -42,6 +45,7 @@ class Claims:
     by_address: Mapping[Address, Claim] = field(default_factory=lambda: MappingProxyType({}))
     findings: tuple[Finding, ...] = ()
     grounds: tuple[object, ...] = field(default=(), compare=False, repr=False)
+    moved: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
 
 def unreadable(intent: Intent) -> set[str]:
@@ -71,8 +75,7 @@ def claims(
     """
     asked = intent.tenants_of(gateway)
     findings = list(_without_gateway(intent))
-    here = (facts.addresses, facts.routes)
-    grounds = (gateway, intent.nodes, intent.network, unreadable(intent), *here, ledger.resting, ledger.retiring)
+    grounds = (gateway, intent.nodes, intent.network, unreadable(intent), facts.addresses, facts.routes)
     if before is not None and before.grounds == grounds and not (findings or before.findings):
         carried = _carried_over(asked, intent, facts, ledger, before)
         if carried is not None:
@@ -111,6 +114,9 @@ def _carried_over(
     """
     changed = [tenant for tenant in asked if not _is_as_before(tenant, ledger, before)]
     gone = before.tenants.keys() - {tenant.name for tenant in asked}
+    given_up: Iterator[tuple[Address, Resting | Retiring]] = chain(ledger.resting.items(), ledger.retiring.items())
+    if any((claim := before.by_address.get(ip)) and claim.tenant != old.tenant for ip, old in given_up):
+        return None
     if not changed and not gone:
         return before
     nics, forbidden = Nics.of(before.gateway, facts), Forbidden(intent, facts, before.gateway)
@@ -119,8 +125,9 @@ def _carried_over(
     tenants = MappingProxyType(dict(sorted((tenant.name, tenant) for tenant in asked)))
     if not moved and not gone:
         return replace(before, tenants=tenants)
-    hops, egress, taken = dict(before.next_hops), dict(before.egress), dict(before.by_address)
-    for name in (*gone, *(tenant.name for tenant in moved)):
+    hops, egress, taken = copied(before.next_hops), copied(before.egress), copied(before.by_address)
+    names = frozenset((*gone, *(tenant.name for tenant in moved)))
+    for name in names:
         for claim in (*hops.pop(name, ()), *egress.pop(name, ())):
             taken.pop(claim.address, None)
     for tenant in moved:
@@ -136,6 +143,7 @@ def _carried_over(
         next_hops=MappingProxyType(hops),
         egress=MappingProxyType(egress),
         by_address=MappingProxyType(taken),
+        moved=names,
     )
 
 

@@ -24,6 +24,7 @@ from outgate.plan.selection import Selection, select, subject
 from outgate.plan.tenants import TenantMemory, plan_tenants
 
 Wants = dict[Resource, Because]
+Parts = dict[str, Mapping[Resource, Because]]
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class PlanMemory:
     selections: Memo[None, tuple[object, ...], Selection] = field(default_factory=Memo)
     frames: Memo[None, tuple[object, ...], Frame] = field(default_factory=Memo)
     families: Memo[None, Mapping[Address, Claim], Families] = field(default_factory=Memo)
-    wants: Memo[None, list[Mapping[Resource, Because]], Wants] = field(default_factory=Memo)
+    joined: tuple[Parts, Wants] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +78,54 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMe
     )
     planned = plan_tenants(snapshot, decided, chosen, memory.tenants)
     frame = _frame(snapshot, decided, digest, memory)
-    parts = [frame.guards, *(each.wants for each in planned), frame.rest]
+    parts: Parts = {"": frame.guards, **{name: each.wants for name, each in planned.items()}, "/": frame.rest}
     findings = (
         *intent.refusals,
         *decided.findings,
         *chosen.findings,
-        *(finding for each in planned for finding in each.findings),
+        *(finding for each in planned.values() for finding in each.findings),
         *frame.findings,
         *_route_findings(intent, tenants),
     )
     return Desired(
-        wants=memory.wants.get(None, parts, _joined),  # a plain dict: its keys become a set without hashing them again
-        probes=MappingProxyType({probe: because for each in planned for probe, because in each.probes.items()}),
+        wants=_joined(parts, memory),  # a plain dict: its keys become a set without hashing them again
+        probes=MappingProxyType(
+            {probe: because for each in planned.values() for probe, because in each.probes.items()}
+        ),
         findings=findings,
         pods=MappingProxyType({name: len(pods) for name, pods in chosen.pods.items()}),
     )
 
 
-def _joined(parts: list[Mapping[Resource, Because]]) -> Wants:
+def _joined(parts: Parts, memory: PlanMemory) -> Wants:
+    """Return what all parts want; only the parts that changed are exchanged where no two want the same."""
+    if memory.joined is None:
+        memory.joined = (parts, _together(parts))
+        return memory.joined[1]
+    before, wants = memory.joined
+    changed = [name for name, part in parts.items() if part is not before.get(name)]
+    gone = before.keys() - parts.keys()
+    if not changed and not gone:
+        return wants
+    apart = len(wants) == sum(map(len, before.values()))
+    exchanged = _exchanged(wants, before, parts, (*changed, *gone)) if apart else {}
+    memory.joined = (parts, exchanged if len(exchanged) == sum(map(len, parts.values())) else _together(parts))
+    return memory.joined[1]
+
+
+def _exchanged(wants: Wants, before: Parts, parts: Parts, names: Iterable[str]) -> Wants:
+    found = wants.copy()
+    for name in names:
+        for resource in before.get(name, ()):
+            found.pop(resource, None)
+    for name in names:
+        found.update(parts.get(name, {}))
+    return found
+
+
+def _together(parts: Parts) -> Wants:
     wants: Wants = {}
-    for part in parts:
+    for part in parts.values():
         wants.update(part)
     return wants
 
