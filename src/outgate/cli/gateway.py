@@ -191,14 +191,18 @@ def _order(verb: str, options: GatewayOptions) -> None:
 @format_option
 @sight_options
 def diff(options: GatewayOptions, output: str) -> int:
-    """Show what differs between the manifests and this machine; the same as plan, in one line per object."""
+    """Show what differs between the manifests and this machine; the same as plan, in one line per object.
+
+    `-` goes, `+` comes, `?` must first stay unanswered. Exit 1 when there is any such line.
+    """
     from outgate.cli.planned import diff_lines, planned_of
     from outgate.report.planned import planned_document
 
     planned = planned_of(options)
-    if planned.changes or output != "text":
+    differs = bool(planned.changes or planned.desired.probes)
+    if differs or output != "text":
         show(output, lambda: planned_document(planned), lambda: diff_lines(planned))
-    return CHANGES if planned.changes else FINE
+    return CHANGES if differs else FINE
 
 
 @gateway.command()

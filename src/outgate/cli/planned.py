@@ -42,10 +42,13 @@ def planned_of(options: GatewayOptions) -> Planned:
 
 
 def diff_lines(planned: Planned) -> str:
-    """Return the changes as a list for `grep`: sign and object, one a line, in the order of writing."""
+    """Return the changes as a list for `grep`: sign and object, one a line, in the order of writing; and the addresses
+    that must be asked about before more can change.
+    """
     lines = []
     for change in changes_of(planned):
         if change.was is not None:
             lines.append(f"- {change.was}")
         lines.append(f"{'-' if change.sign is Sign.DELETE else '+'} {change.resource}")
+    lines += [f"? probe {probe.address} on {probe.link}" for probe in planned.desired.probes]
     return "\n".join(lines)
