@@ -19,6 +19,7 @@ from outgate.model.ruleset import Element, Table
 from outgate.model.state import Facts, Resource, Snapshot
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.claims import connected
+from outgate.plan.source_ranges import outermost
 
 RULE_PRIORITY = 110  # behind `local` (0) and ahead of all that a distribution or FRR installs
 # A reply's reverse path has the pod as its source: its mark must be seen there, or policy routing prohibits it.
@@ -71,16 +72,12 @@ def plan_guard(snapshot: Snapshot, gateway: EgressGateway, digest: str) -> dict[
         wants[Element(f"protected{prefix.version}", (span_of(prefix),))] = Because("guard/protected", text, cites)
     wants |= _nic_sets(snapshot, gateway)
     wants |= _passing(snapshot, gateway)
-    for destination in gateway.internal_destinations:
-        key = (destination.interface, span_of(destination.cidr))
-        text = f"tenants reach {destination.cidr} untranslated on {destination.interface}"
-        wants[Element(f"internal{destination.cidr.version}", key)] = Because("guard/internal", text, (_cite(gateway),))
-    for node in snapshot.intent.nodes:
-        for subnet in node.subnets:
-            element = Element(f"nodes{subnet.prefix.version}", (span_of(subnet.prefix),))
-            wants[element] = Because(
-                "guard/node-subnet", f"pods of node {node.name}", (f"Node/{node.name} {subnet.source}",)
-            )
+    wants |= _internal(gateway)
+    sources = {subnet.prefix: (node, subnet.source) for node in snapshot.intent.nodes for subnet in node.subnets}
+    for prefix in outermost(sources):
+        node, source = sources[prefix]
+        because = Because("guard/node-subnet", f"pods of node {node.name}", (f"Node/{node.name} {source}",))
+        wants[Element(f"nodes{prefix.version}", (span_of(prefix),))] = because
     return wants
 
 
@@ -172,6 +169,20 @@ def _nic_sets(snapshot: Snapshot, gateway: EgressGateway) -> dict[Resource, Beca
             text = f"{uplink} forwarded nothing before outgate: only answers to tenants pass"
             wants[Element("closed", (uplink,))] = Because("guard/closed", text)
     return wants
+
+
+def _internal(gateway: EgressGateway) -> dict[Resource, Because]:
+    """Want the destinations that tenants reach untranslated, by link."""
+    by_link: dict[LinkName, list[Prefix]] = {}
+    for destination in gateway.internal_destinations:
+        by_link.setdefault(destination.interface, []).append(destination.cidr)
+    return {
+        Element(f"internal{cidr.version}", (link, span_of(cidr))): Because(
+            "guard/internal", f"tenants reach {cidr} untranslated on {link}", (_cite(gateway),)
+        )
+        for link, cidrs in by_link.items()
+        for cidr in outermost(cidrs)
+    }
 
 
 def _passing(snapshot: Snapshot, gateway: EgressGateway) -> dict[Resource, Because]:

@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from outgate.model.intent import EgressTenant, LabelSelector, Namespace, Pod, SourceIdentity
-from outgate.model.net import Address
+from outgate.model.net import Address, Prefix
 from outgate.model.why import Finding, Severity
+from outgate.plan.source_ranges import grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The namespaces and pods of each tenant, by tenant name; tenants that select nothing are absent."""
+    """The namespaces and pods of each tenant, and the ranges that it listed and has, by tenant name; tenants that
+    select or list nothing are absent.
+    """
 
     namespaces: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    ranges: Mapping[str, tuple[Prefix, ...]] = field(default_factory=lambda: MappingProxyType({}))
     findings: tuple[Finding, ...] = ()
 
 
@@ -50,16 +54,23 @@ def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pod
             for pod in pods_in.get(name, ())
             if tenant.pod_selector is None or tenant.pod_selector.matches(pod.labels)
         )
-    findings = _keep_first(tenants, members)
-    return Selection(namespaces=MappingProxyType(chosen), pods=MappingProxyType(members), findings=findings)
+    selected_twice = _keep_first(tenants, members)
+    ranges, listed_twice = grant(tenants)
+    return Selection(
+        namespaces=MappingProxyType(chosen),
+        pods=MappingProxyType(members),
+        ranges=ranges,
+        findings=(*selected_twice, *listed_twice),
+    )
 
 
 def subject(tenant: EgressTenant) -> tuple[object, ...]:
     """Return the part of a tenant that `select` looks at."""
-    if tenant.namespace_selector is None:
+    listed = tenant.identity.cidrs if isinstance(tenant.identity, SourceIdentity) else None
+    if tenant.namespace_selector is None and not listed:
         return ()
-    by_source = isinstance(tenant.identity, SourceIdentity)
-    return (tenant.name, tenant.namespace_selector, tenant.pod_selector, tenant.origin if by_source else None)
+    told = tenant.origin if listed is not None else None
+    return (tenant.name, tenant.namespace_selector, tenant.pod_selector, listed, told)
 
 
 class NamespaceIndex:

@@ -22,7 +22,7 @@ from outgate.model.intent import (
     SourceIdentity,
 )
 from outgate.model.ledger import Allocation
-from outgate.model.net import Address, LinkAddress, LinkName, Mark, Span, TenantLink
+from outgate.model.net import Address, LinkAddress, LinkName, Mark, Prefix, Span, TenantLink
 from outgate.model.ruleset import Connections, Element, Limit, Quota, Value
 from outgate.model.spread import BUCKETS, bucket
 from outgate.model.state import Resource
@@ -48,6 +48,7 @@ class TenantFacts:
     foreign: frozenset[Address]
     retiring: tuple[tuple[Address, LinkName], ...]
     pods: tuple[Pod, ...]
+    ranges: tuple[Prefix, ...] = ()  # of those that it lists as sources
     adopted: tuple[LinkName, ...] = ()
 
 
@@ -126,7 +127,7 @@ def _identity(path: _Path) -> Iterator[_Wanted]:
             yield from _told_by(path, old, text)
         yield from _source_check(path)
         return
-    for cidr in tenant.identity.cidrs:
+    for cidr in path.facts.ranges:
         if cidr.version in path.families:
             yield (
                 Element(f"id_net{cidr.version}", (span_of(cidr),), path.mark),

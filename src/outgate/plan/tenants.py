@@ -62,6 +62,7 @@ class Gathered:
     retiring: Mapping[str, tuple[tuple[Address, LinkName], ...]]
     adopted: Mapping[str, tuple[LinkName, ...]]
     pods: Mapping[str, tuple[Pod, ...]]
+    ranges: Mapping[str, tuple[Prefix, ...]]
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ def _gathered(snapshot: Snapshot, decided: Claims, selection: Selection, memory:
         retiring=retiring,
         adopted={name: adopted_by(name, facts, ledger) for name in adopting},
         pods=selection.pods,
+        ranges=selection.ranges,
     )
 
 
@@ -113,7 +115,8 @@ def _changed(now: Gathered, then: Gathered) -> set[str]:
     differ = _differ(now.tenants, then.tenants) | _differ(now.allocations, then.allocations)
     differ |= _differ(now.hops, then.hops) | _differ(now.egress, then.egress)
     differ |= _differ(now.troubles, then.troubles) | _differ(now.retiring, then.retiring)
-    return differ | _differ(now.adopted, then.adopted) | _differ(now.pods, then.pods)
+    differ |= _differ(now.adopted, then.adopted) | _differ(now.ranges, then.ranges)
+    return differ | _differ(now.pods, then.pods)
 
 
 def _differ(now: Mapping[str, object], then: Mapping[str, object]) -> set[str]:
@@ -172,6 +175,7 @@ def _planned(name: str, given: Gathered, around: Around) -> Planned:
         foreign=frozenset(claim.address for claim in egress if claim.address in around.here),
         retiring=tuple(old for old in retiring if old[0] not in {claim.address for claim in kept}),
         pods=pods,
+        ranges=given.ranges.get(name, ()),
         adopted=given.adopted.get(name, ()),
     )
     claims = (*hops, *claimed)
