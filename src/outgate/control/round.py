@@ -167,21 +167,24 @@ def _remember(ledger: Ledger, found: Difference, reading: Reading, intent: Inten
     """Add to the ledger what must be known before writing: old settings, addresses that will be ours, sizes for the
     brake.
     """
-    now, before = reading.facts.settings, dict(ledger.settings_before)
-    for resource in found.missing:  # a wanted setting always is, because settings are facts and never actual
-        if isinstance(resource, LinkSetting):
-            key = (resource.link, resource.setting)
-            if key not in before and key in now:
-                before[key] = now[key]
-    tenants = sum(1 for tenant in intent.tenants if tenant.gateway in (None, gateway.name))
     fresh = replace(
         ledger,
-        settings_before=MappingProxyType(before),
+        settings_before=MappingProxyType(_settings_before(ledger, found, reading)),
         addresses_made=_made(ledger.addresses_made, found),
-        tenants_known=tenants,
+        tenants_known=len(intent.tenants_of(gateway)),
         nodes_known=len(intent.nodes),
     )
     return ledger if fresh == ledger else fresh
+
+
+def _settings_before(ledger: Ledger, found: Difference, reading: Reading) -> dict[tuple[LinkName, Setting], int]:
+    """Return what the wanted settings were before outgate, and those that are not wanted any more until they are set
+    back: from then on they are somebody else's again.
+    """
+    now = reading.facts.settings
+    wanted = {(r.link, r.setting) for r in found.missing if isinstance(r, LinkSetting)}  # facts, and so never actual
+    kept = {key: was for key, was in ledger.settings_before.items() if key in wanted or now.get(key, was) != was}
+    return {**{key: now[key] for key in wanted if key in now}, **kept}
 
 
 def _made(recorded: frozenset[tuple[LinkName, Address]], found: Difference) -> frozenset[tuple[LinkName, Address]]:
