@@ -26,11 +26,13 @@ from outgate.model.ruleset import Element, Table
 from outgate.model.state import Moment, Outcome, Probe, Resource
 from outgate.model.why import Because, Finding
 from outgate.plan.flows import FlowRules, flow_rules, stale_flows
+from outgate.plan.memo import copied
 
 AUDIT_S = 30.0  # a lost notification is found at the latest then
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 ENDED = (TcpState.TIME_WAIT, TcpState.CLOSE)
 SHOWN_CHANGES = 100  # of a round are logged one by one, the rest as a number
+TOLD = frozenset({"source", "machine", "probe", "conflict", "rest"})  # reasons for which notifications are trusted
 PROBE_AGAIN_S = 60.0  # an address that somebody else answered is probed again after this
 
 log = logging.getLogger("outgate.control")
@@ -39,8 +41,8 @@ log = logging.getLogger("outgate.control")
 class Source(Readable, Protocol):
     """Where the intent comes from."""
 
-    def read(self) -> Intent:
-        """Return the complete intent, or raise NotReady."""
+    def read(self, *, look_at_all: bool = True) -> Intent:
+        """Return the complete intent, or raise NotReady. Without `look_at_all`, what was notified is looked at only."""
 
     def changed(self) -> bool:
         """Consume pending notifications; say whether the intent may have changed."""
@@ -138,6 +140,7 @@ class Daemon:
         self._memory = Memory()
         self._conflicts: dict[Address, Mac] = {}
         self._unproven = unproven
+        self._proven: dict[Address, Holding] = {}  # nobody answered for them: held from the next round on
         self._live: Mapping[Address, int] = MappingProxyType({})
         self._received: Mapping[LinkName, int] = MappingProxyType({})
         self._reasons: set[str] = {"start"}
@@ -190,7 +193,8 @@ class Daemon:
             self._wait(error, reasons)
 
     def _round(self, reasons: set[str], started: float) -> None:
-        intent = self._intent(started)
+        self._hold_proven()
+        intent = self._intent(started, look_at_all=not reasons <= TOLD)
         if intent is None:
             self._tell(replace(self.report, findings=self._gate.findings))
             return
@@ -216,14 +220,22 @@ class Daemon:
         self._schedule(decided, outcome)
         self._account(decided, outcome, self.loop.now_s() - started, drift=drift)
 
-    def _intent(self, now_s: float) -> Intent | None:
+    def _hold_proven(self) -> None:
+        """Take the addresses of which nobody said that they are his, all together."""
+        if self._proven:
+            holdings = MappingProxyType({**copied(self.ledger.holdings), **self._proven})
+            self.ledger = replace(self.ledger, holdings=holdings)
+            self._unproven -= self._proven.keys()
+            self._proven = {}
+
+    def _intent(self, now_s: float, *, look_at_all: bool) -> Intent | None:
         """Return the intent in force: the applied one that waits for confirmation, else the source's if the brake lets
         it.
         """
         if self._override is not None:
             return self._override
         try:
-            complete = self.parts.source.read()
+            complete = self.parts.source.read(look_at_all=look_at_all)
         except NotReady as error:
             self.source_error = str(error)
             raise
@@ -261,10 +273,7 @@ class Daemon:
             again = self.loop.now_s() + PROBE_AGAIN_S
             self.loop.at(f"conflict {probe.address}", again, lambda: self._forget_conflict(probe.address))
         else:
-            self._unproven -= {probe.address}
-            held = Holding(tenant=probe.tenant, link=probe.link, egress=probe.egress)
-            holdings = MappingProxyType({**self.ledger.holdings, probe.address: held})
-            self.ledger = replace(self.ledger, holdings=holdings)
+            self._proven[probe.address] = Holding(tenant=probe.tenant, link=probe.link, egress=probe.egress)
         self.want("probe")
 
     def claimed(self, address: Address, mac: Mac) -> None:
