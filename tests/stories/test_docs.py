@@ -209,6 +209,14 @@ def test_no_reason_is_explained_that_nobody_says() -> None:
     assert reasons_explained().keys() - said == set()
 
 
+def test_every_counter_of_the_table_is_explained() -> None:
+    ruleset = (SOURCE / "systems" / "nft" / "gateway.nft").read_text()
+    counters = set(re.findall(r"^\tcounter (\w+) \{", ruleset, re.MULTILINE))
+    explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "operations.md").read_text()))
+    assert len(counters) > 10
+    assert counters - explained == set()
+
+
 def test_every_verb_of_the_socket_is_listed_with_who_may_use_it() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", _part("## The daemon's socket"), re.MULTILINE)
     listed = {verb: set(re.findall(r"group `([\w-]+)`", who)) for verb, who in rows}
