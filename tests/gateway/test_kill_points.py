@@ -2,8 +2,7 @@
 
 Whatever a kill leaves behind is the old or the new, for each tenant: no packet outside with a pod's address, none with
 the address of another tenant. The next daemon, which knows only what was written down, ends with the very picture that
-an undisturbed one would have left. Workers have the tenants' MACs nailed to the next hops, but for n2, which sends
-everything to the NIC itself: so packets keep coming whatever is missing, and by the wrong way too.
+an undisturbed one would have left. Packets keep coming whatever is missing, and by the wrong way too (`workbench`).
 """
 
 from __future__ import annotations
@@ -20,18 +19,14 @@ from typing import Any
 import pytest
 
 from outgate.lab import addresses, manifests
-from outgate.lab.addresses import INNER_LINK, INNER_MAC, UPLINK, Address, TenantAddresses
-from outgate.lab.manifests import GATEWAY, Manifest, egress_gateway, egress_pool, egress_tenant
+from outgate.lab.addresses import INNER_LINK, UPLINK, Address, TenantAddresses
+from outgate.lab.manifests import Manifest, egress_gateway, egress_pool, egress_tenant
 from outgate.lab.topology import Laboratory
-from outgate.plan.allocate import mac_of
-from tests.gateway.pictures import difference, ledger_in, picture
-from tests.gateway.rig import FAST, Rig, a_gateway, until
-from tests.gateway.traffic import Seen, Traffic
-from tests.gateway.warm import Ended, Warm
+from tests.gateway.pictures import difference, ledger_in
+from tests.gateway.rig import FAST, until
+from tests.gateway.warm import Ended
+from tests.gateway.workbench import BLUE, GREEN, GREY, NAMESPACES, RED, STALE, Workbench, a_workbench
 
-BLUE, RED, GREEN, GREY = NAMESPACES = ("ns-blue", "ns-red", "ns-green", "ns-grey")
-STALE = "n2"  # its neighbour table has the NIC's MAC for every next hop
-LEAVING = "n3"
 SECOND_INNER = "enp2s0"  # of the gateway machine, with nothing on it
 POINTS_WANTED = 300
 Changes = Mapping[str, Mapping[str, Any] | None]  # of tenants' specs; None is no tenant
@@ -217,79 +212,35 @@ TAMPERINGS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-class Bench:
-    """A gateway machine that is used again for every leg."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.warm = Warm(rig.lab.gw, rig.place)
-        self.traffic = Traffic(rig.lab)
-        nail_neighbours(rig.lab)
-
-    def close(self) -> None:
-        self.traffic.close()
-        self.warm.close()
-
-    def begin(self) -> None:
-        """Forget everything: flush the machine, forget the ledger, flows, and what was seen outside."""
-        self.ask(Asked(gateway=None))
-        for file in (self.rig.place / "state" / "gateway").glob("state.json*"):
-            file.unlink()
-        self.rig.lab.gw.run(("conntrack", "-F"))
-        for counter in (self.rig.lab.outside, self.rig.lab.uplink, self.rig.lab.inner):
-            counter.reset()
-        self.traffic.close()
-        self.traffic = Traffic(self.rig.lab)
-
-    def write(self, asked: Asked) -> None:
-        """Make the manifest directory say what is asked."""
-        lab, written = self.rig.lab, self.rig.manifests
-        wanted = list(of_cluster(lab, asked))
-        if asked.gateway is not None:
-            wanted.append(egress_gateway(**{"announce": {"probes": 0}, **asked.gateway}))
-        wanted += tenants(lab, asked).values()
-        files = {written.put(manifest) for manifest in (*wanted, *asked.more)}
-        for file in set(written.directory.iterdir()) - files:
-            file.unlink()
-
-    def ask(self, asked: Asked, *, kill_at: int = 0) -> Ended:
-        """Let the machine become what is asked, or die on the way."""
-        if asked.gateway is None:
-            return self.warm.flush(kill_at=kill_at)
-        self.write(asked)
-        return self.warm.converge(kill_at=kill_at)
-
-    def picture(self) -> tuple[str, ...]:
-        """What the machine holds now."""
-        return picture(self.rig.lab.gw, ledger_in(self.rig.place))
-
-    def check_nothing_open(self, allowed: Seen, when: str) -> None:
-        """Send from everywhere; nothing leaks and nobody is seen as somebody else."""
-        self.traffic.send()
-        assert self.rig.leaked() == 0, f"leaked {when}"
-        strangers = {who: seen - allowed[who] for who, seen in self.traffic.seen().items() if seen - allowed[who]}
-        assert not strangers, f"seen as another {when}: {strangers}"
-
-    def check_served(self, asked: Asked, when: str) -> None:
-        """New flows of every pod that reaches its tenant rightly are seen as that tenant."""
-        for namespace, expected in egress_ips(self.rig.lab, asked, self.rig.place).items():
-            for sender in self.traffic.of(way_in(asked, namespace), {namespace} - set(asked.deaf)):
-                mine = {ip for ip in expected if ip.version == sender.version}
-                if mine:
-                    until(
-                        sender.is_answered,
-                        f"{namespace} on {sender.pod.node} is served over IPv{sender.version} {when}",
-                        diagnosis=lambda: "\n".join(self.picture()),
-                    )
-                    assert sender.listen() <= mine, f"{namespace} {when}"
+def written(lab: Laboratory, asked: Asked) -> Iterator[Manifest]:
+    """The manifests that ask for it."""
+    yield from of_cluster(lab, asked)
+    if asked.gateway is not None:
+        yield egress_gateway(**{"announce": {"probes": 0}, **asked.gateway})
+    yield from tenants(lab, asked).values()
+    yield from asked.more
 
 
-def nail_neighbours(lab: Laboratory) -> None:
-    for name, node in lab.nodes.items():
-        for tenant in lab.tenants:
-            mac = INNER_MAC if name == STALE else mac_of(GATEWAY, tenant.namespace)
-            node.poison(tenant.next_hop4, mac)
-            node.poison(tenant.next_hop6, mac)
+def ask(bench: Workbench, asked: Asked, *, kill_at: int = 0) -> Ended:
+    """Let the machine become what is asked, or die on the way."""
+    if asked.gateway is None:
+        return bench.warm.flush(kill_at=kill_at)
+    bench.write(written(bench.rig.lab, asked))
+    return bench.warm.converge(kill_at=kill_at)
+
+
+def check_served(bench: Workbench, asked: Asked, when: str) -> None:
+    """New flows of every pod that reaches its tenant rightly are seen as that tenant."""
+    for namespace, expected in egress_ips(bench.rig.lab, asked, bench.rig.place).items():
+        for sender in bench.traffic.of(way_in(asked, namespace), {namespace} - set(asked.deaf)):
+            mine = {ip for ip in expected if ip.version == sender.version}
+            if mine:
+                until(
+                    sender.is_answered,
+                    f"{namespace} on {sender.pod.node} is served over IPv{sender.version} {when}",
+                    diagnosis=lambda: "\n".join(bench.picture()),
+                )
+                assert sender.listen() <= mine, f"{namespace} {when}"
 
 
 def of_cluster(lab: Laboratory, asked: Asked) -> Iterator[Manifest]:
@@ -326,17 +277,13 @@ def way_in(asked: Asked, namespace: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with a_gateway(tmp_path_factory.mktemp("bench"), nodes=3, namespaces=NAMESPACES) as rig:
-        rig.lab.gw.run(("ip", "link", "add", SECOND_INNER, "up", "type", "veth", "peer", "name", "nothing"))
-        one = Bench(rig)
-        try:
-            yield one
-        finally:
-            one.close()
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    with a_workbench(tmp_path_factory.mktemp("bench")) as one:
+        one.rig.lab.gw.run(("ip", "link", "add", SECOND_INNER, "up", "type", "veth", "peer", "name", "nothing"))
+        yield one
 
 
-def both(bench: Bench, one: Asked, other: Asked) -> dict[str, set[Address]]:
+def both(bench: Workbench, one: Asked, other: Asked) -> dict[str, set[Address]]:
     """As whom each namespace may be seen while the machine is between two ends; pools' addresses count for all."""
     found: dict[str, set[Address]] = {name: set() for name in NAMESPACES}
     for asked in (one, other):
@@ -346,15 +293,15 @@ def both(bench: Bench, one: Asked, other: Asked) -> dict[str, set[Address]]:
 
 
 @pytest.mark.parametrize("leg", LEGS)
-def test_a_kill_amid_a_change_leaves_old_or_new_and_the_next_daemon_finishes(bench: Bench, leg: str) -> None:
+def test_a_kill_amid_a_change_leaves_old_or_new_and_the_next_daemon_finishes(bench: Workbench, leg: str) -> None:
     ends = LEGS[leg]
     bench.begin()
     for asked in (*ends, *ends, *ends):  # what drains and rests is settled after the first time around
-        bench.ask(asked)
+        ask(bench, asked)
         bench.traffic.send()
     undisturbed: dict[int, tuple[str, ...]] = {}
     for number, asked in enumerate(ends):
-        bench.ask(asked)
+        ask(bench, asked)
         undisturbed[number] = bench.picture()
     allowed = both(bench, *ends)
 
@@ -362,27 +309,29 @@ def test_a_kill_amid_a_change_leaves_old_or_new_and_the_next_daemon_finishes(ben
     kill_at = {0: 1, 1: 1}
     while kill_at:
         if to in kill_at:
-            ended = bench.ask(ends[to], kill_at=kill_at[to])
+            ended = ask(bench, ends[to], kill_at=kill_at[to])
             when = f"after a kill at boundary {kill_at[to]} of {leg!r} towards end {to}: {ended.boundaries}"
             if ended.killed:
                 points[leg] = points.get(leg, 0) + 1
                 kill_at[to] += 1
                 bench.check_nothing_open(allowed, when)
-                bench.ask(ends[to])
+                ask(bench, ends[to])
                 bench.check_nothing_open(allowed, f"{when}, repaired")
-                bench.check_served(ends[to], f"{when}, repaired")
+                check_served(bench, ends[to], f"{when}, repaired")
                 assert not difference(undisturbed[to], bench.picture()), when
             else:
                 del kill_at[to]
         else:
-            bench.ask(ends[to])
+            ask(bench, ends[to])
         to = 1 - to
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)
-def test_a_kill_amid_a_repair_leaves_nothing_open_and_the_next_daemon_finishes(bench: Bench, tampering: str) -> None:
+def test_a_kill_amid_a_repair_leaves_nothing_open_and_the_next_daemon_finishes(
+    bench: Workbench, tampering: str
+) -> None:
     bench.begin()
-    bench.ask(ALL)
+    ask(bench, ALL)
     undisturbed = bench.picture()
     allowed = both(bench, ALL, ALL)
 
@@ -391,14 +340,14 @@ def test_a_kill_amid_a_repair_leaves_nothing_open_and_the_next_daemon_finishes(b
         kill_at += 1
         for command in TAMPERINGS[tampering]:
             bench.rig.lab.gw.run(command)
-        ended = bench.ask(ALL, kill_at=kill_at)
+        ended = ask(bench, ALL, kill_at=kill_at)
         killed = ended.killed
         when = f"after {tampering} and a kill at boundary {kill_at}: {ended.boundaries}"
         points[tampering] = points.get(tampering, 0) + killed
         bench.check_nothing_open(allowed, when)
-        bench.ask(ALL)
+        ask(bench, ALL)
         bench.check_nothing_open(allowed, f"{when}, repaired")
-        bench.check_served(ALL, f"{when}, repaired")
+        check_served(bench, ALL, f"{when}, repaired")
         assert not difference(undisturbed, bench.picture()), when
 
 
@@ -434,9 +383,8 @@ def has_come(moment_s: float) -> bool:
 
 def test_ten_cold_kills_amid_an_apply_of_fifty_tenants_leak_nothing(tmp_path: Path) -> None:
     chance = random.Random(79528)
-    with a_gateway(tmp_path, nodes=3, namespaces=NAMESPACES) as rig:
-        nail_neighbours(rig.lab)
-        traffic = Traffic(rig.lab)
+    with a_workbench(tmp_path) as bench:
+        rig = bench.rig
         rig.manifests.put_cluster(rig.lab)
         rig.manifests.put(egress_gateway(**FAST))
         allowed: dict[str, set[Address]] = {}
@@ -448,12 +396,6 @@ def test_ten_cold_kills_amid_an_apply_of_fifty_tenants_leak_nothing(tmp_path: Pa
                 rig.manifests.put(manifests.external_route(one))
                 rig.manifests.put(egress_tenant(one, onChange=change, namespaceSelector=None))
                 allowed.setdefault(one.namespace, set()).update((one.egress4, one.egress6))
-
-        def check(when: str) -> None:
-            traffic.send()
-            assert rig.leaked() == 0, f"leaked {when}"
-            strangers = {who: seen - allowed[who] for who, seen in traffic.seen().items() if seen - allowed[who]}
-            assert not strangers, f"seen as another {when}: {strangers}"
 
         def served() -> bool:
             tenants = rig.status().get("tenants", [])
@@ -467,10 +409,9 @@ def test_ten_cold_kills_amid_an_apply_of_fifty_tenants_leak_nothing(tmp_path: Pa
             moment = time.monotonic() + chance.uniform(0.0, took_s)
             until(partial(has_come, moment), "the moment of the kill has come")
             rig.kill()
-            check(f"after cold kill {turn}")
+            bench.check_nothing_open(allowed, f"after cold kill {turn}")
             rig.start()
             until(served, f"all tenants are served after cold kill {turn}", RESTARTED_S, rig.diagnosis)
-            check(f"after the restart behind cold kill {turn}")
-        assert {name for name, seen in traffic.seen().items() if seen} == set(NAMESPACES)
-        traffic.close()
+            bench.check_nothing_open(allowed, f"after the restart behind cold kill {turn}")
+        assert {name for name, seen in bench.traffic.seen().items() if seen} == set(NAMESPACES)
         assert rig.stop() == 0

@@ -28,6 +28,7 @@ from outgate.control.daemon import Report
 from outgate.lab.namespace import Namespace
 from outgate.model.flow import Flow
 from outgate.model.ledger import Ledger
+from outgate.model.state import Outcome
 from outgate.roles.gateway import LiveFlows, flush, opened
 from outgate.roles.options import GatewayOptions
 from outgate.systems.nft import program
@@ -43,7 +44,7 @@ class Ended:
     boundaries: tuple[str, ...] = ()
     killed: bool = False
     error: str = ""
-    changes: int = 0
+    changed: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
 
 
@@ -114,13 +115,19 @@ class FusedFlows:
         return ended
 
 
-def converge(options: GatewayOptions, fuse: Fuse) -> Report:
-    """Run the daemon until nothing is left to do or to ask."""
-    last = Report()
+def words(outcome: Outcome) -> list[str]:
+    """Return what was made and dropped, in words."""
+    return [str(resource) for resource in (*outcome.changes.make, *outcome.changes.drop)]
+
+
+def converge(options: GatewayOptions, fuse: Fuse) -> tuple[Report, list[str]]:
+    """Run the daemon until nothing is left to do or to ask; return the last report and all that was changed."""
+    last, changed = Report(), list[str]()
 
     def told(report: Report) -> None:
         nonlocal last
         last = report
+        changed.extend(words(report.outcome))
         if report.decided is None or not report.outcome.converged or report.decided.desired.probes:
             return
         if all(rest.until_s > time.time() + SOON_S for rest in report.decided.ledger.resting.values()):
@@ -138,19 +145,19 @@ def converge(options: GatewayOptions, fuse: Fuse) -> Report:
         gateway.machine.boundary = fuse
         gateway.loop.at("limit", gateway.loop.now_s() + LIMIT_S, gateway.loop.stop)
         gateway.daemon.run()
-    return last
+    return last, changed
 
 
 def run_child(deed: str, options: GatewayOptions, fuse: Fuse, answer: int) -> NoReturn:
     """Carry out an order as the forked child, and end without a trace of the process it was forked from."""
     if deed == "flush":
         outcome = flush(options, boundary=fuse)
-        said: dict[str, object] = {"changes": len(outcome.changes.make) + len(outcome.changes.drop)}
+        said: dict[str, object] = {"changed": words(outcome)}
         undone = not outcome.converged
     else:
-        report = converge(options, fuse)
+        report, changed = converge(options, fuse)
         outcome = report.outcome
-        said = {"changes": report.changes, "findings": [finding.reason for finding in report.findings]}
+        said = {"changed": changed, "findings": [finding.reason for finding in report.findings]}
         undone = report.decided is None or not outcome.converged or bool(report.error)
     error = f"left {outcome.left} refused {outcome.failures}" if undone else ""
     os.write(answer, json.dumps({**said, "error": error}).encode())
