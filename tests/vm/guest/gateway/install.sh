@@ -23,6 +23,7 @@ cp "$checkout/deploy/systemd/outgate.sysusers" /etc/sysusers.d/outgate.conf
 systemd-sysusers
 mount /dev/vda /var/lib/outgate
 cp "$manifests"/*.yaml /etc/outgate/
+chown -R outgate: /etc/outgate
 
 # The program, from folders of the host that its user may not be allowed to pass: mounted where everybody may.
 for folder in python library source; do
