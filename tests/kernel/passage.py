@@ -28,7 +28,7 @@ INNER, UPLINK, LAN = "enp1s0", "enp7s0", "eth0"
 BLUE, RED = Mark(0x00010000), Mark(0x00020000)
 BLUE_LINK, RED_LINK = "og-0000b10e", "og-000000ed"
 PORT = 9000
-LIMIT_S = 5  # for what must happen; a machine under load may need a good part of it
+LIMIT_S = 20  # for what must happen; a machine under load may need a good part of it
 REFUSED = (errno.EHOSTUNREACH, errno.EACCES, errno.ECONNREFUSED, errno.ECONNRESET)  # what a refused client is told
 FORWARDING = ("net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding")
 
