@@ -47,6 +47,7 @@ from outgate.model.net import (
     ALL_LINKS,
     TENANT_MASK,
     Address,
+    Link,
     LinkAddress,
     LinkName,
     LinkSetting,
@@ -451,3 +452,22 @@ def test_a_nic_that_is_gateway_no_more_is_set_back_and_then_left_alone() -> None
     life.machine.write(Changes(make=(theirs,)), {})
     life.live(moved)
     assert life.machine.reading.facts.settings[ENP1S0, Setting.ARP_IGNORE] == 2
+
+
+def test_a_link_is_from_the_first_moment_where_it_stays() -> None:
+    """Egress IPs may be proven before the next hop is: the link is made then, and its parent stays for good."""
+    second = LinkName("enp9s0")
+    gateway = replace(CLUSTER.gateways[0], inner=(InnerInterface(interface=ENP1S0), InnerInterface(interface=second)))
+    tenant = replace(UNRELATED, identity=NextHopIdentity(addresses=(ip_address("192.168.99.99"),), interface=second))
+    life = Life()
+    life.machine = PaperMachine(
+        replace(BARE, links=MappingProxyType({**BARE.links, second: Link(name=second, index=9)}))
+    )
+    life.ledger = Ledger(
+        holdings=MappingProxyType({ip: Holding(tenant=tenant.name, link=ENP7S0) for ip in tenant.egress_ips})
+    )
+    intent = replace(CLUSTER, gateways=(gateway,), tenants=(tenant,))
+    first = [resource for resource in life.round(intent).desired.wants if isinstance(resource, TenantLink)]
+    last = [resource for resource in life.live(intent).desired.wants if isinstance(resource, TenantLink)]
+    assert [link.parent for link in first] == [second]
+    assert first == last

@@ -48,7 +48,7 @@ HOSTS4 = st.ip_addresses(v=4, network="10.0.0.0/8")
 HOSTS6 = st.ip_addresses(v=6, network="2001:db8::/32")
 HOSTS = HOSTS4 | HOSTS6
 NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z0-9]{1,9})?", fullmatch=True)
-LINKS = st.from_regex(r"[A-Za-z0-9_@][A-Za-z0-9_.@-]{0,14}", fullmatch=True).filter(
+LINKS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}", fullmatch=True).filter(
     lambda name: name not in ("all", "default") and not name.startswith("og-")
 )
 LINK_NAMES = LINKS.map(LinkName)

@@ -9,12 +9,13 @@ from ipaddress import ip_address
 
 from outgate.model.intent import EgressTenant, Intent, NextHopIdentity, OnChange
 from outgate.model.ledger import Ledger
+from outgate.model.net import LinkName
 from outgate.model.state import Moment, Snapshot
 from outgate.model.why import Finding, Severity
 from outgate.plan.allocate import DEFAULT_QUARANTINE_S, allocate
 from outgate.plan.claims import Claims
 from outgate.plan.gateway import plan
-from tests.stories.cluster import BLUE, CLUSTER, DIGEST, GATEWAY, MACHINE, NOW_S, RED, probed
+from tests.stories.cluster import BLUE, CLUSTER, DIGEST, ENP1S0, GATEWAY, MACHINE, NOW_S, RED, probed
 
 FIRST_BY_NAME = EgressTenant(
     name="a-newcomer",
@@ -91,6 +92,16 @@ def test_a_tenant_that_can_not_be_read_loses_no_address_to_another() -> None:
         ledger, claims = settled(replace(of(rival), refusals=broken), held)
         assert set(claims.tenants) == set()
         assert ledger.holdings == held.holdings
+
+
+def test_a_tenant_that_names_a_link_the_gateway_does_not_declare_for_that_is_refused() -> None:
+    by_hop = replace(BLUE, identity=NextHopIdentity(addresses=BLUE.egress_ips[:1], interface=LinkName("enp5s0")))
+    for tenant in (by_hop, replace(BLUE, uplink=LinkName("enp5s0")), replace(BLUE, uplink=ENP1S0)):
+        _, claims = settled(of(tenant, RED), Ledger())
+        assert set(claims.tenants) == {"ns-red"}
+        (finding,) = claims.findings
+        assert finding.reason == "LinkNotDeclared"
+        assert finding.fix.startswith("use one of: enp")
 
 
 def test_what_is_probed_says_whether_it_is_an_egress_ip() -> None:

@@ -201,7 +201,7 @@ class Forbidden:
     """Addresses that no tenant may have, with the reason."""
 
     def __init__(self, intent: Intent, facts: Facts, gateway: EgressGateway) -> None:
-        self._intent = intent
+        self._intent, self._gateway = intent, gateway
         self._single: dict[Address, tuple[str, str]] = {}
         for node in intent.nodes:
             self._single.update(
@@ -242,6 +242,20 @@ class Forbidden:
             return single
         return next(((reason, text) for prefix, reason, text in self._ranges if address in prefix), None)
 
+    def strange(self, claim: Claim) -> tuple[str, str] | None:
+        """Return the sentence and what to do when a tenant names a link that the gateway does not declare for that."""
+        gateway = self._gateway
+        inner = tuple(one.interface for one in gateway.inner)
+        declared, place, role = (
+            (gateway.uplinks, "spec.uplink", "uplink")
+            if claim.egress
+            else (inner, "spec.identity.nextHop.interface", "inner NIC")
+        )
+        if claim.link in declared:
+            return None
+        text = f"{place} is {claim.link}, which is no {role} of EgressGateway/{gateway.name}"
+        return text, f"use one of: {', '.join(declared)}, or declare it there"
+
     def keeps_next_hop(self, holder: str, address: Address) -> bool:
         """Return whether the holder of a next hop still asks for it, or can not be read."""
         identities = (tenant.identity for tenant in self._intent.tenants if tenant.name == holder)
@@ -276,6 +290,9 @@ def _refusal(
     tenant: EgressTenant, claim: Claim, taken: Mapping[Address, Claim], ledger: Ledger, forbidden: Forbidden
 ) -> Finding | None:
     """Return why a tenant may not have an address, or None."""
+    strange = forbidden.strange(claim)
+    if strange is not None:
+        return _refused("LinkNotDeclared", tenant, *strange)
     what = "egress IP" if claim.egress else "next hop"
     named = f"{what} {claim.address}"
     holder = _holder(tenant, claim, taken, ledger, forbidden)

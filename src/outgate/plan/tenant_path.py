@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import IPv4Address
 from itertools import pairwise
 
@@ -30,18 +31,22 @@ from outgate.model.why import Because
 from outgate.plan.claims import Claim
 from outgate.plan.guard import span_of
 
+_NAME_BYTES = 127  # ALTIFNAMSIZ of the kernel, without its NUL
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantFacts:
     """All that one tenant's path depends on, so that an unchanged tenant is not planned twice.
 
-    `hops` and `egress` are its claims whose address is held (probed, nobody answered); `foreign` those of its addresses
+    `claimed` are its next hops, which say where its link is; `hops` and `egress` its claims whose address is held
+    (probed, nobody answered); `foreign` those of its addresses
     that stand on the NIC by somebody else's hand; `retiring` addresses with their link that still carry old flows;
     `adopted` links of somebody else whose traffic is this tenant's.
     """
 
     tenant: EgressTenant
     allocation: Allocation
+    claimed: tuple[Claim, ...]
     hops: tuple[Claim, ...]
     egress: tuple[Claim, ...]
     own: tuple[Address, ...]  # the tenant's own egress IPs, in order, held or not
@@ -66,13 +71,13 @@ def plan_tenant(facts: TenantFacts, gateway: EgressGateway) -> dict[Resource, Be
     ):
         wants[resource] = Because(f"tenant/{rule}", text, (f"EgressTenant/{tenant.name}",))
     if isinstance(tenant.identity, NextHopIdentity) and path.families:
-        parent = facts.hops[0].link if facts.hops else gateway.inner[0].interface
+        parent = facts.claimed[0].link if facts.claimed else gateway.inner[0].interface
         link = TenantLink(
             name=facts.allocation.link,
             parent=parent,
             mac=facts.allocation.mac,
             alternative=alternative_name(tenant.name),
-            ipv6=any(hop.address.version == 6 for hop in facts.hops),
+            ipv6=any(hop.address.version == 6 for hop in facts.claimed),
         )
         wants[link] = Because(
             "tenant/link", f"nodes send {tenant.name}'s traffic to a MAC of its own", (f"EgressTenant/{tenant.name}",)
@@ -81,8 +86,11 @@ def plan_tenant(facts: TenantFacts, gateway: EgressGateway) -> dict[Resource, Be
 
 
 def alternative_name(tenant: str) -> str:
-    """Return the device's name for people: at most 127 bytes, as the kernel allows."""
-    return f"outgate-{tenant}"[:127]
+    """Return the device's name for people. The kernel allows 127 bytes and no name twice, so a longer one ends in a
+    digest of the whole.
+    """
+    name = f"outgate-{tenant}"
+    return name if len(name) <= _NAME_BYTES else f"{name[: _NAME_BYTES - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def slot_mark(mark: Mark, slot: int) -> Mark:

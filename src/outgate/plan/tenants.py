@@ -169,6 +169,7 @@ def _planned(name: str, given: Gathered, around: Around) -> Planned:
     path = TenantFacts(
         tenant=tenant,
         allocation=allocation,
+        claimed=hops,
         hops=tuple(claim for claim in hops if claim.address not in waits),
         egress=egress,
         own=(*own, *(claim.address for claim in kept)),

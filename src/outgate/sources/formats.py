@@ -50,7 +50,7 @@ SPAN = Text(
 LINK = Text(
     what="the name of a network interface, 1 to 15 bytes, as in enp7s0",
     parse=values.parse_link,
-    pattern="^[A-Za-z0-9_.@][A-Za-z0-9_.@-]*$",
+    pattern="^[A-Za-z0-9_.][A-Za-z0-9_.@-]*$",
     most=15,
 )
 NAME = Text(what="the name of an object, as in ns-red", parse=values.parse_name, pattern=f"^{_DNS}$", most=253)

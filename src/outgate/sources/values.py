@@ -17,7 +17,7 @@ _ZEROS = re.compile(r"(?<![0-9a-fA-F:.])((?:[0-9]{1,4}\.){3}[0-9]{1,4})(?![0-9.]
 _DOTTED_MASK = re.compile(r"/[0-9]+\.[0-9.]+$")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_LINK = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_.@-]*")
+_LINK = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@-]*")
 _DURATION = re.compile(r"(?:[0-9]{1,8}[dhms])+")
 _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _KERNEL_WORDS = {"all": "stands for all links", "default": "stands for links to come"}  # in net.ipv4.conf
@@ -138,7 +138,7 @@ def parse_link(text: str) -> LinkName:
         )
     if text in (".", "..") or not _LINK.fullmatch(text):
         raise Wrong(
-            "is no interface name: letters, digits and _ . @ - are allowed, and no - in front",
+            "is no interface name: letters, digits and _ . @ - are allowed, and no @ or - in front",
             "see the names with `ip -br link`; patterns such as eth* are not taken",
         )
     if text in _KERNEL_WORDS:
