@@ -1,4 +1,4 @@
-# Every command of this project. Each does its own set-up: Debian packages (as root), then .venv; both are stamped and done once.
+# Every command of this project. Each does its own set-up: the Debian packages that it needs (as root), then .venv; both are stamped and done once.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -6,7 +6,6 @@ export PYTHON
 BIN := .venv/bin
 STAMP := .venv/.ready
 DEBIAN := build/.debian-ready
-DEBIAN_CHECK := build/.debian-check-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lint check test bench demo docs lock clean
@@ -14,13 +13,10 @@ DEBIAN_CHECK := build/.debian-check-ready
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-$(DEBIAN): tools/debian-packages.txt
-	@tools/debian-packages.sh $@
+$(DEBIAN)-%: tools/debian-packages.txt
+	@tools/debian-packages.sh $@ $*
 
-$(DEBIAN_CHECK): tools/debian-packages.txt
-	@tools/debian-packages.sh $@ check
-
-$(STAMP): requirements-dev.lock pyproject.toml | $(DEBIAN_CHECK)
+$(STAMP): requirements-dev.lock pyproject.toml | $(DEBIAN)-check
 	@tools/venv.sh $@
 
 venv: $(STAMP) ## make .venv with the locked dependencies and outgate in it
@@ -34,13 +30,13 @@ lint: $(STAMP)
 check: lint ## format, lint, types, import contracts, stories, laws: no root, under a minute
 	@$(BIN)/python tools/suites.py stories laws
 
-test: $(DEBIAN) lint ## everything that check does, and the suites in network namespaces (root)
+test: $(DEBIAN)-test lint ## everything that check does, and the suites in network namespaces (root)
 	@$(BIN)/python tools/suites.py stories laws kernel gateway vm
 
-bench: $(DEBIAN) $(STAMP) ## measure speed and memory beside their rivals (root)
+bench: $(DEBIAN)-test $(STAMP) ## measure speed and memory beside their rivals (root)
 	@$(BIN)/python -m bench
 
-demo: $(DEBIAN) $(STAMP) ## the main job, live, in network namespaces of its own (root)
+demo: $(DEBIAN)-demo $(STAMP) ## the main job, live, in network namespaces of its own (root)
 	@$(BIN)/outgate demo
 
 docs: $(STAMP) ## write the generated pages of docs/ anew

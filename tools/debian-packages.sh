@@ -1,31 +1,29 @@
 #!/bin/bash
 # Makes sure that the Debian packages of tools/debian-packages.txt are there, and says what it installs.
 #
-#   tools/debian-packages.sh STAMP [check]
+#   tools/debian-packages.sh STAMP check|demo|test
 #
-# With `check` only the packages so marked are asked for. As root on Debian what is missing is installed and no service is
-# started. Elsewhere it says what is missing: without the marked packages it stops, without the others it goes on, because
-# then only the suites that need root lack something. STAMP is touched when nothing is missing, so that make asks once.
+# Asked for are the packages of the named set and of the sets before it. As root on Debian what is missing is installed and no
+# service is started. Elsewhere it says what is missing: without the set `check` it stops, without the others it goes on, because
+# then only what needs root lacks something. STAMP is touched when nothing is missing, so that make asks once.
 set -eu
 cd "$(dirname "$0")/.."
 stamp=$1
 list=tools/debian-packages.txt
-needed=$(awk '$1 == "check" { print $2 }' $list)
-rest=$(awk '!/^#/ && NF && $1 != "check" { print $1 }' $list)
+case $2 in check) sets=check ;; demo) sets='check demo' ;; test) sets='check demo test' ;; esac
+wanted=$(awk -v sets=" $sets " 'index(sets, " " $1 " ") { print $2 }' $list)
 
 is_installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = "ii " ]; }
 missing_of() { for package in "$@"; do is_installed "$package" || echo "$package"; done; }
 done_with_it() { mkdir -p "$(dirname "$stamp")"; touch "$stamp"; exit 0; }
 
-if [ "${2:-}" = check ]; then rest=; fi
-
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-  echo "setup: this is not Debian. Please see to it that these are there (names of Debian 12):" $needed $rest
+  echo "setup: this is not Debian. Please see to it that these are there (names of Debian 12):" $wanted
   if ! command -v python3 >/dev/null; then echo "setup: python3 is missing, so nothing can be done" >&2; exit 1; fi
   done_with_it
 fi
 
-missing=$(missing_of $needed $rest)
+missing=$(missing_of $wanted)
 if [ -z "$missing" ]; then done_with_it; fi
 
 if [ "$(id -u)" != 0 ]; then

@@ -27,11 +27,12 @@ Key = tuple[tuple[str, ...], str]  # the spellings of an option, and what its he
 
 def debian_packages() -> Iterator[str]:
     """Give the table of Debian packages from the list that the set-up reads."""
-    yield from ("| Debian package | why |", "|---|---|")
+    needs = {"check": "every command", "demo": "`make demo`", "test": "`make test`, `make bench`"}
+    yield from ("| Debian package | asked for by | why |", "|---|---|---|")
     for line in (ROOT / "tools" / "debian-packages.txt").read_text().splitlines():
         if line and not line.startswith("#"):
-            package, reason = line.removeprefix("check ").split(maxsplit=1)
-            yield f"| {package} | {reason} |"
+            mark, package, reason = line.split(maxsplit=2)
+            yield f"| {package} | {needs[mark]} | {reason} |"
 
 
 def doctor_checks() -> Iterator[str]:

@@ -104,4 +104,4 @@ def test_the_users_file_makes_the_user_and_both_groups() -> None:
 def test_the_package_that_judges_the_unit_is_installed_by_the_set_up() -> None:
     packages = (ROOT / "tools" / "debian-packages.txt").read_text()
 
-    assert re.search(r"(?m)^(check )?systemd\s", packages)
+    assert re.search(r"(?m)^test +systemd\s", packages)
