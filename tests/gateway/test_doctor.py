@@ -91,14 +91,25 @@ def test_a_foreign_nftables_chain_that_drops_is_mended_by_the_prescribed_rule(se
         served.lab.gw.run(["nft", "delete", "table", "inet", "theirs"])
 
 
-def test_a_foreign_translation_takes_no_packet_out_under_a_strange_address(served: Rig) -> None:
-    rule = ["POSTROUTING", "-o", UPLINK, "-j", "MASQUERADE"]
-    served.lab.gw.run(["iptables-nft", "-t", "nat", "-I", *rule])
+def test_a_foreign_translation_before_ours_takes_no_packet_out_under_a_strange_address(served: Rig) -> None:
+    pod = served.lab.pod("ns-blue")
+    chain = "add table inet theirs; add chain inet theirs leaving { type nat hook postrouting priority 90; }"
+    served.lab.gw.run(["nft", f"{chain}; add rule inet theirs leaving oifname {UPLINK} masquerade"])
     try:
         code, found = troubles(served)
         assert (code, found["G303"]["grade"]) == (2, "fail")
-        pod = served.lab.pod("ns-blue")
-        assert served.seen(pod, timeout_s=0.5) in (None, served.expected(pod))
+        assert served.seen(pod, timeout_s=0.5) is None
+    finally:
+        served.lab.gw.run(["nft", "delete", "table", "inet", "theirs"])
+    until(lambda: served.is_served(pod), "the pod is served again")
+
+
+def test_a_foreign_translation_behind_ours_does_not_touch_tenants_and_is_no_trouble(served: Rig) -> None:
+    rule = ["POSTROUTING", "-o", UPLINK, "-j", "MASQUERADE"]
+    served.lab.gw.run(["iptables-nft", "-t", "nat", "-I", *rule])
+    try:
+        assert "G303" not in troubles(served)[1]
+        assert served.is_served(served.lab.pod("ns-blue"))
     finally:
         served.lab.gw.run(["iptables-nft", "-t", "nat", "-D", *rule])
 

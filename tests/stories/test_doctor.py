@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from outgate.model.check import Check, Grade
-from outgate.model.firewall import Firewall, Variant
+from outgate.model.firewall import Firewall, MaskedMark, SourceNat, Variant
 from outgate.model.host import Conntrack, Firewalld, Host, Macvlan, Networkd, NftablesService, NmService
 from outgate.model.intent import EgressIP, EgressTenant, ExternalRoute, InnerInterface, Intent, NextHopIdentity
 from outgate.model.ledger import Adoption, Ledger
@@ -24,6 +24,7 @@ from outgate.model.net import (
     LinkName,
     LinkSetting,
     Mac,
+    Mark,
     Route,
     Rule,
     Setting,
@@ -362,12 +363,13 @@ def test_a_forward_chain_that_drops_what_it_does_not_know_fails_with_the_rule_th
 
     assert check.grade is Grade.FAIL
     assert check.about == "iptables-nft -t filter, FORWARD"
-    assert check.fix == "iptables-nft -t filter -I FORWARD -m mark ! --mark 0x0/0xffff00 -j ACCEPT"
+    assert check.fix == "iptables-nft -t filter -I FORWARD -m connmark ! --mark 0x0/0xffff00 -j ACCEPT"
 
 
 @pytest.mark.parametrize(
     "lines",
     [
+        ("-A FORWARD -m connmark ! --mark 0x0/0xffff00 -j ACCEPT",),
         ("-A FORWARD -m mark ! --mark 0x0/0xffff00 -j ACCEPT",),
         (
             "-A FORWARD -i og-+ -o enp7s0 -j ACCEPT",
@@ -379,7 +381,7 @@ def test_a_forward_chain_that_drops_what_it_does_not_know_fails_with_the_rule_th
             "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         ),
     ],
-    ids=["by mark", "by link", "replies by state"],
+    ids=["by flow", "by mark", "by link", "replies by state"],
 )
 def test_a_forward_chain_that_lets_tenants_pass_both_ways_is_no_trouble(lines: tuple[str, ...]) -> None:
     assert examined(foreign=firewall(table("filter", *DROPPING, *lines))) == {}
@@ -398,31 +400,40 @@ def test_a_forward_chain_that_asks_other_chains_is_a_warning_only() -> None:
     assert only(examined(foreign=firewall(table("filter", *lines))), "G302").grade is Grade.WARN
 
 
+def translating(**words: object) -> Firewall:
+    """Return a firewall with one rule that translates earlier than outgate does."""
+    nat = SourceNat(place="nft table inet theirs, chain leaving, handle 3", priority=0)
+    return Firewall(nats=(replace(nat, **words),))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("line", "grade"),
+    ("words", "grade"),
     [
-        ("-A POSTROUTING -o enp7s0 -j MASQUERADE", Grade.FAIL),
-        ("-A POSTROUTING -s 10.132.0.0/16 -j SNAT --to-source 192.168.55.12", Grade.FAIL),
-        ("-A POSTROUTING -o enp7s0 -p tcp -j MASQUERADE", Grade.WARN),
+        ({"outgoing": "enp7s0"}, Grade.FAIL),
+        ({"src": ip_network("10.132.0.0/16")}, Grade.FAIL),
+        ({"outgoing": "enp*", "conditional": True}, Grade.WARN),
     ],
+    ids=["all", "pods", "some"],
 )
-def test_a_foreign_rule_that_translates_pods_first_is_named(line: str, grade: Grade) -> None:
-    check = only(examined(foreign=firewall(table("nat", line))), "G303")
+def test_a_foreign_rule_that_translates_pods_first_is_named(words: dict[str, object], grade: Grade) -> None:
+    check = only(examined(foreign=translating(**words)), "G303")
     assert check.grade is grade
-    assert line in check.about
+    assert check.about == "nft table inet theirs, chain leaving, handle 3"
 
 
 @pytest.mark.parametrize(
-    "line",
+    "words",
     [
-        "-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE",
-        "-A POSTROUTING -o wg0 -j MASQUERADE",
-        "-A POSTROUTING -o enp7s0 -m mark --mark 0xa -j SNAT --to-source 192.168.55.99",
+        {"src": ip_network("172.17.0.0/16")},
+        {"outgoing": "wg0"},
+        {"incoming": "docker0"},
+        {"mark": MaskedMark(value=Mark(0xA))},
+        {"priority": 100},
     ],
-    ids=["other sources", "another link", "another mark"],
+    ids=["other sources", "another link", "from another link", "another mark", "behind ours, as iptables are"],
 )
-def test_a_foreign_translation_of_others_is_no_trouble(line: str) -> None:
-    assert "G303" not in examined(foreign=firewall(table("nat", line)))
+def test_a_foreign_translation_that_no_tenant_meets_is_no_trouble(words: dict[str, object]) -> None:
+    assert examined(foreign=translating(**words)) == {}
 
 
 def test_what_could_not_be_read_is_said_and_is_no_fault() -> None:

@@ -10,7 +10,7 @@ from outgate.model.net import OWN_MASK, TENANT_MASK, LinkName, Mark
 from outgate.plan.doctor.seen import Seen, Trouble, Troubles, fail, listed, warn
 
 OWN_ENTER = -145  # priority of our chain that gives marks (mangle + 5): a packet mark written before it is cleared
-OWN_TRANSLATION = 100  # of our chain that translates (srcnat)
+OWN_TRANSLATION = 99  # of our chain that translates (srcnat - 1): of several the first that matches wins
 _HARMLESS = ("ACCEPT", "RETURN", "LOG", "NFLOG", "accept", "return", "log", "counter", "")
 _LOCAL_HOOKS = ("input", "output")  # what passes through the machine meets neither
 
@@ -151,13 +151,13 @@ def _accepts_mark(accept: Acceptance, mark: Mark) -> bool:
 
 
 def _accepting(chain: HookChain) -> str:
-    """Return the command that lets tenants' packets pass, both ways, and nothing else."""
+    """Return the command that lets tenants' packets pass, both ways, and nothing else: only their flows have a mark."""
     if not chain.place.startswith("nft "):
         program, _, place = chain.place.partition(" ")
         table, _, name = place.partition(", ")
-        return f"{program} {table} -I {name} -m mark ! --mark 0x0/{TENANT_MASK:#x} -j ACCEPT"
+        return f"{program} {table} -I {name} -m connmark ! --mark 0x0/{TENANT_MASK:#x} -j ACCEPT"
     table, _, name = chain.place.removeprefix("nft table ").partition(", chain ")
-    return f"nft insert rule {table} {name} meta mark and {TENANT_MASK:#x} != 0 accept"
+    return f"nft insert rule {table} {name} ct mark and {TENANT_MASK:#x} != 0 accept"
 
 
 def _translates_tenants(seen: Seen, nat: SourceNat) -> bool:
