@@ -2,7 +2,8 @@
 
     fetch ADDRESS [PORT]   {"source": "192.168.55.113", "bytes": 15, "ms": 1.2} or {"error": "EHOSTUNREACH", "ms": 0.3}
     udp ADDRESS [PORT]     {"sent": 20, "answered": 20, "sources": {"192.168.55.113": 20}, "errors": {}}
-    hold ADDRESS [PORT]    a flow that goes on until stdin ends; then the same, and {"gap_ms": 10.4, "alive": true}
+    hold ADDRESS [PORT]    a flow that goes on until stdin ends and the last answers are there; then the same, and
+                           {"gap_ms": 10.4, "alive": true}
     serve                  the same as commands, JSON lines on stdin, each answered when it is done (outgate.lab.agent)
 
 Commands of `serve` carry an `id`, which the answer repeats, what to `do`, and the parameters of the function of that
@@ -62,11 +63,7 @@ def udp(address: str, port: int = _UDP_PORT, count: int = 20, interval_s: float 
                 flow.open()
             flow.send()
             flow.receive(interval_s)
-        heard, end = -1, 0.0
-        while flow.heard < flow.sent and (flow.heard > heard or time.monotonic() < end):
-            if flow.heard > heard:
-                heard, end = flow.heard, time.monotonic() + _LINGER_S
-            flow.receive(0.005)
+        flow.linger()
         report = flow.report()
     return {key: report[key] for key in ("sent", "answered", "sources", "errors")}
 
@@ -130,6 +127,14 @@ class Flow:
             if time.monotonic() >= end:
                 return
 
+    def linger(self) -> None:
+        """Take the answers that are still on their way: until all have come, or none came for a while."""
+        heard, end = -1, 0.0
+        while self.alive and self.heard < self.sent and (self.heard > heard or time.monotonic() < end):
+            if self.heard > heard:
+                heard, end = self.heard, time.monotonic() + _LINGER_S
+            self.receive(0.005)
+
     @property
     def heard(self) -> int:
         """Messages of which the end is known: answered, or met by an error."""
@@ -182,6 +187,7 @@ class Service:
     def __init__(self) -> None:
         self._writing = threading.Lock()
         self._flows: dict[int, tuple[Flow, threading.Event]] = {}
+        self._stopped_by: dict[int, int] = {}  # flow, and the command that is answered when it has ended
 
     def serve(self, lines: Iterable[str]) -> None:
         """Obey the commands of a stream until it ends. What is not done then is not waited for."""
@@ -189,15 +195,15 @@ class Service:
             self.obey(json.loads(line))
 
     def obey(self, command: Mapping[str, Any]) -> None:
-        """Start one command. `look` and `stop` are done when this returns."""
+        """Start one command. `look` is done when this returns."""
         parameters = dict(command)
         number, deed = parameters.pop("id"), parameters.pop("do")
         match deed:
             case "look":
                 self._answer(number, self._flows[parameters["flow"]][0].report())
             case "stop":
-                flow, ended = self._flows[parameters["flow"]]
-                self._answer(number, flow.report())
+                _, ended = self._flows[parameters["flow"]]
+                self._stopped_by[parameters["flow"]] = number
                 ended.set()
             case "hold":
                 threading.Thread(target=self._hold, args=(number,), kwargs=parameters, daemon=True).start()
@@ -223,6 +229,9 @@ class Service:
         self._answer(number, {})
         with contextlib.closing(flow):
             flow.run(interval_s, ended)
+            ended.wait()  # a connection that broke is told about when it is asked for
+            flow.linger()
+            self._answer(self._stopped_by[number], flow.report())
 
     def _answer(self, number: int, result: Result) -> None:
         with self._writing:
@@ -285,6 +294,7 @@ def _hold_until_eof(address: str, port: int, kind: str, interval_s: float) -> Re
     threading.Thread(target=watch, daemon=True).start()
     with contextlib.closing(flow):
         flow.run(interval_s, ended)
+        flow.linger()
         return flow.report()
 
 
