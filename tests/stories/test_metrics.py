@@ -5,6 +5,8 @@ with the library's own parser.
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -235,6 +237,22 @@ def test_it_listens_on_the_loopback_of_ipv6() -> None:
     with closing(Exposition("[::1]:0")) as exposition:
         exposition.view = view()
         assert "outgate_nodes 2.0" in page(exposition.port, host="[::1]")
+
+
+def test_it_asks_no_name_server_before_it_listens() -> None:
+    """A gateway whose name servers are silent would else stand without its guards for ten seconds."""
+    program = """
+import sys
+def refuse(event, arguments):
+    if event.startswith("socket.get"):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+from outgate.control.exposition import Exposition
+for at in ("127.0.0.1:0", "[::1]:0"):
+    Exposition(at).close()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("at", ["", "9461", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "gw1:9461"])
