@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -18,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from outgate.control.exposition import Exposition
+from outgate.control.loop import Loop
 from outgate.control.metrics import METRICS, MOST_LABELS, OTHER, Distribution, Meter, MetricsView, reference
 from outgate.model.errors import IntentError, Refused
 from outgate.model.net import LinkAddress, LinkName, OnLink, Route
@@ -98,8 +100,10 @@ def view(now_s: float | None = None) -> MetricsView:
 
 @contextmanager
 def serving(shown: MetricsView | None) -> Iterator[Exposition]:
-    with closing(Exposition("127.0.0.1:0")) as exposition:
-        exposition.view = shown
+    """A page whose loop hangs: what was shown before the scrape is all there is."""
+    with closing(Exposition("127.0.0.1:0", patience_s=0.0)) as exposition:
+        if shown is not None:
+            exposition.show(shown)
         yield exposition
 
 
@@ -167,6 +171,20 @@ def test_a_scrape_shows_what_the_last_round_left() -> None:
     assert not [name for name in found if "ns-red" in name], "who has not been counted has no zero"
 
 
+def test_a_scrape_waits_for_what_the_loop_counts_when_it_is_asked() -> None:
+    with closing(Exposition("127.0.0.1:0", patience_s=60.0)) as exposition, closing(Loop()) as loop:
+
+        def count() -> None:
+            exposition.show(view())
+            loop.stop()
+
+        loop.watch(exposition, count)
+        with ThreadPoolExecutor(1) as pool:
+            scraped = pool.submit(page, exposition.port)
+            loop.run(lambda: None)
+            assert samples(scraped.result(timeout=60))["outgate_nodes"] == 2
+
+
 def test_ages_grow_while_the_loop_hangs() -> None:
     with serving(view(now_s=time.monotonic() - 100)) as exposition:
         found = samples(page(exposition.port))
@@ -228,14 +246,14 @@ def test_an_address_that_can_be_reached_from_outside_must_be_allowed(at: str) ->
 
 
 def test_allowed_in_so_many_words_it_listens_on_every_address() -> None:
-    with closing(Exposition("0.0.0.0:0", remote=True)) as exposition:
-        exposition.view = view()
+    with closing(Exposition("0.0.0.0:0", remote=True, patience_s=0.0)) as exposition:
+        exposition.show(view())
         assert "outgate_nodes 2.0" in page(exposition.port)
 
 
 def test_it_listens_on_the_loopback_of_ipv6() -> None:
-    with closing(Exposition("[::1]:0")) as exposition:
-        exposition.view = view()
+    with closing(Exposition("[::1]:0", patience_s=0.0)) as exposition:
+        exposition.show(view())
         assert "outgate_nodes 2.0" in page(exposition.port, host="[::1]")
 
 
@@ -248,6 +266,7 @@ def refuse(event, arguments):
         raise SystemExit(f"{event} {arguments}")
 sys.addaudithook(refuse)
 from outgate.control.exposition import Exposition
+from outgate.control.loop import Loop
 for at in ("127.0.0.1:0", "[::1]:0"):
     Exposition(at).close()
 """

@@ -1,16 +1,19 @@
 """The page that Prometheus scrapes: the metrics of `control.metrics`, served by a thread of its own.
 
-The thread reads one attribute and never touches what the loop works on. It serves one scrape after the other: whoever
-holds it up delays other scrapes, not the gateway. On the loopback only, unless somebody says otherwise in so many
-words: the page names every tenant and its traffic.
+The thread asks the loop for a view, waits a moment for it, and never touches what the loop works on: where nobody
+scrapes, nobody counts, which for 4,000 tenants takes 0.1 s. While the loop is busy or hangs, a scrape shows the last
+view with its age. It serves one scrape after the other: whoever holds it up delays other scrapes, not the gateway. On
+the loopback only, unless somebody says otherwise in so many words: the page names every tenant and its traffic.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import IPv6Address, ip_address
 from socketserver import TCPServer
@@ -27,10 +30,11 @@ _CLIENT_LIMIT_S = 2  # of silence of one scraper; stopping waits as long at most
 
 
 class Exposition:
-    """Serves metrics until it is closed. The loop sets `view` after a round; before the first it says little."""
+    """Serves metrics until it is closed. Readable when a scrape waits for `show`; before the first it says little."""
 
-    def __init__(self, at: str, *, remote: bool = False) -> None:
-        """Listen at ADDRESS:PORT; an IPv6 address stands in brackets. Port 0 takes a free one.
+    def __init__(self, at: str, *, remote: bool = False, patience_s: float = 1.0) -> None:
+        """Listen at ADDRESS:PORT; an IPv6 address stands in brackets. Port 0 takes a free one. A scrape waits for a new
+        view as long as the patience lasts, and takes the last one then.
 
         Raises:
             IntentError: that is no address and port, or it is not of the loopback and `remote` was not said.
@@ -42,24 +46,46 @@ class Exposition:
                 f"metrics name every tenant and its traffic, and {address} can be reached from outside; take "
                 f"127.0.0.1:{port}, or allow it with --metrics-remote"
             )
-        self.view: MetricsView | None = None
+        self._view: MetricsView | None = None
+        self._patience_s = patience_s
+        self._wanted = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._made = threading.Event()
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Views(lambda: self.view))
+        registry.register(_Views(self._asked))
         ProcessCollector(registry=registry)
         answering = _Scrape.factory(registry)
         try:
             self._server = _Server(address, port, answering)
         except OSError as failed:
+            os.close(self._wanted)
             raise Refused(f"serve metrics at {at}", failed.strerror or str(failed)) from failed
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a scrape waits for `show`."""
+        return self._wanted
+
+    def show(self, view: MetricsView) -> None:
+        """Show this from now on."""
+        self._view = view
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wanted)
+        self._made.set()
 
     def close(self) -> None:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        os.close(self._wanted)
+
+    def _asked(self) -> MetricsView | None:
+        self._made.clear()
+        os.eventfd_write(self._wanted, 1)
+        self._made.wait(self._patience_s)
+        return self._view
 
 
 class _Scrape(MetricsHandler):

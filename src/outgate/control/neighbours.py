@@ -7,7 +7,7 @@ next hop is announced through its parent NIC with the tenant's MAC; an egress IP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from outgate.control.announce import Schedule
@@ -35,6 +35,7 @@ class LinkNeighbours:
         self._rate = Announce().rate_per_s
         self._probers: dict[LinkName, Prober] = {}
         self._asked: dict[Address, tuple[Probe, Verdict]] = {}
+        self._announced: object = None  # what the schedule and the ears were made from
 
     def close(self) -> None:
         """Close all sockets."""
@@ -67,18 +68,23 @@ class LinkNeighbours:
         """Announce what is held, beginning with what was made just now; listen for others who claim it."""
         if decided.claims is None:
             return
-        how = decided.claims.gateway.announce
-        held = dict(_announcements(decided.desired.wants, decided.snapshot.facts.links))
+        how, links = decided.claims.gateway.announce, decided.snapshot.facts.links
+        wanted = [one for one in decided.desired.wants if isinstance(one, LinkAddress | TenantLink)]
+        fresh = {one for one in made if isinstance(one, LinkAddress | TenantLink)}
+        if fresh or (wanted, links, how) != self._announced:
+            self._announced = (wanted, links, how)
+            self._announce(dict(_announcements(wanted, links)), fresh, how)
+        self._send()
+
+    def _announce(self, held: dict[LinkAddress, Announcement], made: Collection[Resource], how: Announce) -> None:
         if how.method is AnnounceMethod.NONE:
             held = {}
         if how.rate_per_s != self._rate:
             self._rate, self._schedule = how.rate_per_s, Schedule(how.rate_per_s)
-        fresh = [held[resource] for resource in made if isinstance(resource, LinkAddress) and resource in held]
-        remade = {resource.name for resource in made if isinstance(resource, TenantLink)}
-        fresh += [said for resource, said in held.items() if resource.link in remade and said not in fresh]
+        remade = {one.name for one in made if isinstance(one, TenantLink)}
+        fresh = [said for one, said in held.items() if one in made or one.link in remade]
         self._schedule.hold(held.values(), made=fresh, now_s=self._loop.now_s())
         self._listen(held.values(), how)
-        self._send()
 
     def _listen(self, held: Iterable[Announcement], how: Announce) -> None:
         by_link: dict[LinkName, list[Announcement]] = {}
@@ -101,6 +107,7 @@ class LinkNeighbours:
             try:
                 prober = Prober(link, probes=max(1, how.probes), interval_s=how.probe_interval_s)
             except Unreachable:
+                self._announced = None  # the next round listens again
                 return None
             self._probers[link] = prober
             self._loop.watch(prober, lambda: self._hear(link))
@@ -137,6 +144,7 @@ class LinkNeighbours:
     def _drop(self, link: LinkName) -> None:
         """Forget a link that is gone, and what was asked on it; the next round asks again."""
         prober = self._probers.pop(link)
+        self._announced = None
         self._loop.at(f"probe {link}", None, lambda: None)
         self._loop.forget(prober)
         prober.close()
@@ -144,14 +152,14 @@ class LinkNeighbours:
 
 
 def _announcements(
-    wants: Iterable[Resource], links: Mapping[LinkName, Link]
+    wanted: Collection[LinkAddress | TenantLink], links: Mapping[LinkName, Link]
 ) -> Iterator[tuple[LinkAddress, Announcement]]:
     """Yield every wanted address with how it is announced; an uplink whose MAC is unknown announces nothing."""
-    addresses = [resource for resource in wants if isinstance(resource, LinkAddress)]
-    tenants = {resource.name: resource for resource in wants if isinstance(resource, TenantLink)}
-    for resource in addresses:
-        tenant, link = tenants.get(resource.link), links.get(resource.link)
-        if tenant is not None:
-            yield resource, Announcement(link=tenant.parent, address=resource.address, mac=tenant.mac)
-        elif link is not None and link.mac is not None:
-            yield resource, Announcement(link=link.name, address=resource.address, mac=link.mac)
+    tenants = {one.name: one for one in wanted if isinstance(one, TenantLink)}
+    for one in wanted:
+        if isinstance(one, LinkAddress):
+            tenant, link = tenants.get(one.link), links.get(one.link)
+            if tenant is not None:
+                yield one, Announcement(link=tenant.parent, address=one.address, mac=tenant.mac)
+            elif link is not None and link.mac is not None:
+                yield one, Announcement(link=link.name, address=one.address, mac=link.mac)

@@ -60,7 +60,6 @@ class Service:
         elif report.decided is not None:
             wall_s = gateway.daemon.parts.wall_s()
             self.meter.count(report.outcome, report.seconds, wall_s=wall_s, drift=report.drift)
-        self._show_metrics()
         if not self.told_ready:  # the guards stand, or nothing can be done yet: a boot must not wait for a NIC
             self.told_ready = notify.ready(report.error or f"round {report.rounds}") or True
         if report.decided is None or report.error or not report.outcome.converged or report.decided.desired.probes:
@@ -97,11 +96,14 @@ class Service:
             self.exposition = Exposition(address, remote=remote)
         except Refused as refused:
             log.warning("no metrics", extra={"fields": {"error": str(refused)}})
+            return
+        self._gateway().loop.watch(self.exposition, self._show_metrics)
 
     def _show_metrics(self) -> None:
-        if self.exposition is not None:
-            now_s = self._gateway().loop.now_s()
-            self.exposition.view = self.meter.view(self.status(), now_s=now_s, flows=self._occupancy())
+        """Make the page that a scrape waits for."""
+        assert self.exposition is not None  # it is what woke us
+        now_s = self._gateway().loop.now_s()
+        self.exposition.show(self.meter.view(self.status(), now_s=now_s, flows=self._occupancy()))
 
     def _occupancy(self) -> tuple[int, int] | None:
         try:
@@ -154,7 +156,6 @@ class Service:
         for (address, _), flows in conntrack.tally().items():
             found[address] = found.get(address, 0) + flows
         self.ports, self.ports_at_s = found, gateway.loop.now_s()
-        self._show_metrics()
 
     def _status(self, question: Question) -> object:
         """Answer with the document, and with text when the client says how wide and whether in colour.

@@ -49,7 +49,7 @@ class GatewayMachine:
         """
         self._socket = NetlinkSocket(NETLINK_ROUTE)
         self._cache = Cache()
-        self._watch = Watch(own_ports=(self._socket.port,))
+        self._watch = Watch(own_ports=(self._socket.port,), is_known=self._cache.knows)
         self._nft_events = NetlinkSocket(nft.NETLINK_NETFILTER)
         self._nft_events.subscribe((_NFT_GROUP,))
         self._dirty: frozenset[kernel.Part] = kernel.ALL_PARTS

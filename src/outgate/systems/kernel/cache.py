@@ -7,14 +7,24 @@ bytes parses only what is new, and hands out the same values again, which compar
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from outgate.model.net import Address, LinkName, NextHop, Route, Rule, Setting, TenantLink
 from outgate.model.state import Reading
-from outgate.systems.kernel.parse import Names, SeenAddress, SeenLink, SeenNexthop
+from outgate.systems.kernel import uapi
+from outgate.systems.kernel.parse import (
+    Names,
+    SeenAddress,
+    SeenLink,
+    SeenNexthop,
+    parse_link,
+    without_counters,
+)
 
 Parsed = TypeVar("Parsed")
+
+_FLAGS = uapi.IFF_UP | uapi.IFF_NOARP  # of a link of ours: the flags that are read
 
 
 @dataclass(slots=True)
@@ -69,11 +79,22 @@ class Cache:
     tenants: dict[bytes, TenantLink] = field(default_factory=dict)  # links of ours, by the payload that shows them
     ours: list[SeenAddress] = field(default_factory=list)  # addresses of ours
     indexes: dict[LinkName, int] = field(default_factory=dict)  # of all links; `write` adds those it makes
+    tenants_seen: dict[int, SeenLink] = field(default_factory=dict)  # links of ours, by their index
     hops_made: set[NextHop] = field(default_factory=set)  # next hops of routes that were made since the reading
     labels_addresses: bool = False  # whether the kernel says who made an address (since Linux 5.18)
     has_nexthops: bool = False  # whether the kernel knows nexthop objects (since Linux 5.3)
     reading: Reading | None = None
     recorded: frozenset[tuple[LinkName, Address]] = frozenset()
+
+    def knows(self, payload: bytes) -> bool:
+        """Whether a notification about a link of ours says nothing but what the last reading saw.
+
+        The kernel tells of a new link once more when it has carrier, a hundred links a second; whether a macvlan has it
+        follows from the NIC below, and changes nothing that is read.
+        """
+        told = parse_link(without_counters(payload))
+        seen = self.tenants_seen.get(told.index)
+        return seen is not None and replace(told, flags=seen.flags) == seen and not (told.flags ^ seen.flags) & _FLAGS
 
     def held(self) -> dict[tuple[LinkName, Address], list[SeenAddress]]:
         """Return the addresses of ours by place; several stand in one place when prefix lengths differ."""

@@ -8,7 +8,7 @@ Neighbours are not listened to. Changes of nftables come by another netlink prot
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from outgate.systems.kernel import uapi
 from outgate.systems.kernel.messages import RTMSG
@@ -52,13 +52,21 @@ class Watch:
         Unreachable: netlink does not open.
     """
 
-    def __init__(self, *, own_ports: Collection[int] = (), receive_buffer: int = _BUFFER) -> None:
-        """Listen. Changes by the sockets of `own_ports` (`NetlinkSocket.port`) are our own, and not told.
+    def __init__(
+        self,
+        *,
+        own_ports: Collection[int] = (),
+        is_known: Callable[[bytes], bool] = lambda _: False,
+        receive_buffer: int = _BUFFER,
+    ) -> None:
+        """Listen. Changes by the sockets of `own_ports` (`NetlinkSocket.port`) are our own, and not told; nor is what a
+        notification about a link says when it `is_known` (`Cache.knows`).
 
         What follows from them in the kernel comes in the kernel's name and is told. So call `changed` before the
         reading that verifies a write: it drains what the write caused.
         """
         self._own_ports = frozenset(own_ports)
+        self._is_known = is_known
         self._socket = NetlinkSocket(uapi.NETLINK_ROUTE, receive_buffer=receive_buffer)
         self._socket.subscribe(_GROUPS)
 
@@ -90,6 +98,8 @@ class Watch:
     def _part(self, message: memoryview) -> frozenset[Part]:
         told = header(message)
         if told.port in self._own_ports:
+            return frozenset()
+        if told.kind == uapi.RTM_NEWLINK and self._is_known(bytes(message[HEADER_SIZE:])):
             return frozenset()
         if told.kind in (uapi.RTM_NEWROUTE, uapi.RTM_DELROUTE):
             table = RTMSG.unpack_from(message, HEADER_SIZE)[4]

@@ -131,11 +131,9 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
         cache.tenants = {}
     cache.indexes = {name: index for index, name in links.items()}
     known = cache.tenants
-    cache.tenants = {
-        payload: known.get(payload) or tenant.as_resource(seen, cache.names)
-        for payload, seen in zip(cache.links.order, cache.links.values, strict=True)
-        if tenant.is_ours(seen)
-    }
+    ours = [pair for pair in zip(cache.links.order, cache.links.values, strict=True) if tenant.is_ours(pair[1])]
+    cache.tenants = {payload: known.get(payload) or tenant.as_resource(seen, cache.names) for payload, seen in ours}
+    cache.tenants_seen = {seen.index: seen for _, seen in ours}
     return True
 
 
