@@ -172,10 +172,11 @@ class GatewayMachine:
         """Change elements in one transaction; an element that gets another value is replaced in it."""
         before = self._table
         actual = before.elements if before is not None else frozenset[Element]()
-        failures = nft_write.write(make, drop, actual=actual, used=self._used)
+        old = _standing(actual, make)
+        failures = nft_write.write(make, drop, actual=old, used=self._used)
         self.boundary("table changed")
         if before is not None and not failures and nft.generation() == before.generation + 1:
-            elements = _exchanged(actual, make, drop)
+            elements = actual.difference(old, drop) | frozenset(make)
             self._table, self._listed = replace(before, generation=before.generation + 1, elements=elements), False
         return failures
 
@@ -209,12 +210,11 @@ _PARTS = {
 }  # what must be read again after a resource was written; what follows from it in the kernel is told by events
 
 
-def _exchanged(actual: frozenset[Element], make: Iterable[Element], drop: Iterable[Element]) -> frozenset[Element]:
-    """Return the elements after some were made, each in its slot, and others dropped."""
-    made = {element.slot: element for element in make}
-    names = {element.set for element in made.values() if element.value is not None}
-    replaced = {element for element in actual if element.set in names and element.slot in made}
-    return actual - replaced - frozenset(drop) | frozenset(made.values())
+def _standing(actual: Iterable[Element], make: Iterable[Element]) -> frozenset[Element]:
+    """Return the elements that stand where others are to be made."""
+    places = {(element.set, element.key) for element in make}
+    names = {name for name, _ in places}
+    return frozenset(one for one in actual if one.set in names and (one.set, one.key) in places)
 
 
 def _in_table(resource: Resource) -> bool:

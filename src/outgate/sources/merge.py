@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import is_
 from types import MappingProxyType
 from typing import cast
 
@@ -58,7 +59,11 @@ class State:
 def merge(files: Mapping[str, Parsed], before: State, notes: Sequence[Finding] = ()) -> State:
     """Return the intent of these files, in their order; `before` is what was in force."""
     broken = [one for parsed in files.values() for one in parsed.broken]
-    merged = {kind: _merge_kind(kind, files, before.merged.get(kind, Merged())) for kind in _KINDS}
+    parts: dict[str, list[Objects]] = {kind: [] for kind in _KINDS}
+    for parsed in files.values():
+        for kind, objects in parsed.objects.items():
+            parts[kind].append(objects)
+    merged = {kind: _merge_kind(tuple(parts[kind]), before.merged.get(kind, Merged())) for kind in _KINDS}
     kept_for = [_kept(one, merged, before) for one in broken]
     kept: dict[str, dict[Key, ModelObject]] = {kind: {} for kind in _KINDS}
     for found in kept_for:
@@ -80,10 +85,9 @@ def merge(files: Mapping[str, Parsed], before: State, notes: Sequence[Finding] =
     )
 
 
-def _merge_kind(kind: str, files: Mapping[str, Parsed], before: Merged) -> Merged:
-    """Bring the objects of a kind together; the first of two with one name stays."""
-    parts = tuple(parsed.objects[kind] for parsed in files.values() if kind in parsed.objects)
-    if len(parts) == len(before.parts) and all(new is old for new, old in zip(parts, before.parts, strict=True)):
+def _merge_kind(parts: tuple[Objects, ...], before: Merged) -> Merged:
+    """Bring the objects of a kind together, a part for each file; the first of two with one name stays."""
+    if len(parts) == len(before.parts) and all(map(is_, parts, before.parts)):
         return before
     by_key: dict[Key, ModelObject] = {}
     doubles: list[tuple[ModelObject, ModelObject]] = []
