@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -130,7 +130,8 @@ def apply(options: GatewayOptions, confirm_within: str, yes: bool) -> int:
     from dataclasses import replace
 
     from outgate.model.why import Severity
-    from outgate.roles.gateway import apply_once, place_of
+    from outgate.roles.gateway import apply_once
+    from outgate.roles.options import place_of
 
     within_s = _seconds("--confirm-within", confirm_within) if confirm_within else 0.0
     if place_of(options).socket.exists():
@@ -146,23 +147,18 @@ def _apply_by_daemon(options: GatewayOptions, within_s: float, *, sure: bool) ->
     """Let the daemon put the manifests in force, and say how the gateway is doing with them."""
     from outgate.control.ask import ask
     from outgate.control.pending import collect
-    from outgate.roles.gateway import place_of
+    from outgate.roles.options import place_of
 
     socket = place_of(options).socket
     arguments = {"manifests": collect(options.manifests), "within_s": within_s, "yes": sure}
     answer: Any = ask(socket, "apply", arguments, patience_s=120.0)
-    health = _health(ask(socket, "status"))
+    health = str(cast(Any, ask(socket, "status", {"width": width()}))["health"])
     click.echo(f"applied by the daemon: {answer['changes']} changes, verified by a second reading")
     if within_s:
         click.echo(f"it goes back by itself in {within_s:.0f} s unless you say: outgate gateway confirm")
     if health != "OK":
         click.echo(f"the gateway is {health}; see: outgate gateway status", err=True)
     return _EXITS.get(health, FAILED)
-
-
-def _health(answer: Any) -> str:
-    """Return the health in the daemon's answer to `status`."""
-    return str(answer["document"]["health"])
 
 
 def _seconds(option: str, text: str) -> float:
@@ -182,7 +178,7 @@ def _seconds(option: str, text: str) -> float:
 
 def _order(verb: str, options: GatewayOptions) -> None:
     from outgate.control.ask import ask
-    from outgate.roles.gateway import place_of
+    from outgate.roles.options import place_of
 
     ask(place_of(options).socket, verb, patience_s=120.0)
 
@@ -232,17 +228,18 @@ def status(options: GatewayOptions, output: str, wait_s: float) -> int:
     if options.bundle is not None:
         return _status_of_bundle(options.bundle, output)
     from outgate.control.ask import ask
-    from outgate.roles.gateway import place_of
+    from outgate.roles.options import place_of
 
     socket, deadline = place_of(options).socket, time.monotonic() + wait_s
+    asked = {"width": width(), "colour": coloured()} if output == "text" else {}
     while True:
         answer: Any = {}
         try:
-            answer = ask(socket, "status", {"width": width(), "colour": coloured()})
+            answer = ask(socket, "status", asked)
         except (Unreachable, NotReady):
             if time.monotonic() >= deadline:
                 raise
-        health = _health(answer) if answer else ""
+        health = str(answer.get("health", ""))
         if health == "OK" or time.monotonic() >= deadline:
             break
         time.sleep(0.2)

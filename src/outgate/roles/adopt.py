@@ -25,8 +25,8 @@ from outgate.model.why import Severity
 from outgate.plan import script_command
 from outgate.plan.import_script import Imported, Leftovers, import_script
 from outgate.plan.script_rules import obsolete, script_routes, script_rules
-from outgate.roles.gateway import apply_once, machine_of, place_of, read_intent, state_of
-from outgate.roles.options import GatewayOptions
+from outgate.roles.gateway import apply_once, machine_of, read_intent, state_of
+from outgate.roles.options import GatewayOptions, place_of
 from outgate.sources.dump import dump
 from outgate.sources.manifests import check
 from outgate.sources.write import write_manifest

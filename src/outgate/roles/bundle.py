@@ -28,8 +28,8 @@ from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.state import Reading
 from outgate.model.status import Status
-from outgate.roles.gateway import machine_of, place_of, state_of
-from outgate.roles.options import GatewayOptions
+from outgate.roles.gateway import machine_of, state_of
+from outgate.roles.options import GatewayOptions, place_of
 from outgate.sources.bundle import About, Bundle, write
 from outgate.sources.exact import Misread, value_of
 from outgate.sources.manifests import ManifestSource

@@ -20,7 +20,7 @@ from outgate.control.daemon import Daemon, Parts, Report
 from outgate.control.lock import acquire
 from outgate.control.loop import Loop
 from outgate.control.neighbours import LinkNeighbours
-from outgate.control.place import Place, here
+from outgate.control.place import Place
 from outgate.control.round import Asked, Decided, decide, settle
 from outgate.model.errors import IntentError, NotReady, Refused
 from outgate.model.intent import Intent
@@ -29,7 +29,7 @@ from outgate.model.net import Address, Mac
 from outgate.model.state import Moment, Outcome
 from outgate.model.why import Finding
 from outgate.roles.machine import GatewayMachine
-from outgate.roles.options import GatewayOptions
+from outgate.roles.options import GatewayOptions, place_of
 from outgate.sources.manifests import ManifestSource
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.conntrack import write as conntrack_write
@@ -45,11 +45,6 @@ class LiveFlows:
 
     flows = staticmethod(conntrack.flows)
     delete = staticmethod(conntrack_write.delete)
-
-
-def place_of(options: GatewayOptions) -> Place:
-    """Return where this gateway keeps its lock, socket and state."""
-    return here(options.instance, run_dir=options.run, state_dir=options.state)
 
 
 def state_of(place: Place) -> StateFile:

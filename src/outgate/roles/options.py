@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from outgate.control.place import Place, here
+
 MANIFESTS = Path("/etc/outgate")
 STATE = Path("/var/lib/outgate")
 RUN = Path("/run/outgate")
@@ -23,3 +25,12 @@ class GatewayOptions:
     metrics_remote: bool = False  # also on an address that others reach
     sure: bool = False  # the user's --yes
     bundle: Path | None = None  # look at what this bundle holds instead of at this machine
+
+
+def place_of(options: GatewayOptions) -> Place:
+    """Return where this gateway keeps its lock, socket and state.
+
+    Raises:
+        IntentError: the instance's name can be no part of a path.
+    """
+    return here(options.instance, run_dir=options.run, state_dir=options.state)

@@ -14,8 +14,8 @@ from outgate.model.flow import Flow
 from outgate.model.host import Host
 from outgate.model.ledger import Ledger
 from outgate.model.state import Desired, Moment, Reading, Snapshot
-from outgate.roles.gateway import look, place_of, state_of
-from outgate.roles.options import GatewayOptions
+from outgate.roles.gateway import look, state_of
+from outgate.roles.options import GatewayOptions, place_of
 from outgate.sources.bundle import Bundle
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.host import read as host
