@@ -254,7 +254,8 @@ def _moved(ledger: Ledger, decided: Claims, before: tuple[Ledger, Claims] | None
 def _hold_unasked(facts: Facts, ledger: Ledger, decided: Claims) -> Ledger:
     """Hold what is claimed where nobody is to be asked first. What somebody else has answered for is not taken."""
     fresh = {}
-    for address in decided.by_address.keys() - ledger.holdings.keys():
+    claimed, held = copied(decided.by_address), copied(ledger.holdings)
+    for address in set(claimed).difference(held):  # hashes none of them again
         claim = decided.by_address[address]
         if address not in facts.conflicts and claim.link in facts.links:
             fresh[address] = Holding(tenant=claim.tenant, link=claim.link, egress=claim.egress)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from ipaddress import IPv4Address
 from itertools import pairwise
@@ -61,6 +62,7 @@ def plan_tenant(facts: TenantFacts, gateway: EgressGateway) -> dict[Resource, Be
     """Want everything that one tenant needs, each resource with its reason."""
     tenant = facts.tenant
     path = _Path(facts)
+    cites = (f"EgressTenant/{tenant.name}",)
     wants: dict[Resource, Because] = {}
     for resource, rule, text in (
         *_identity(path),
@@ -69,7 +71,7 @@ def plan_tenant(facts: TenantFacts, gateway: EgressGateway) -> dict[Resource, Be
         *_limits(path),
         *_inbound(path),
     ):
-        wants[resource] = Because(f"tenant/{rule}", text, (f"EgressTenant/{tenant.name}",))
+        wants[resource] = Because(_rule(rule), text, cites)
     if isinstance(tenant.identity, NextHopIdentity) and path.families:
         parent = facts.claimed[0].link if facts.claimed else gateway.inner[0].interface
         link = TenantLink(
@@ -79,10 +81,14 @@ def plan_tenant(facts: TenantFacts, gateway: EgressGateway) -> dict[Resource, Be
             alternative=alternative_name(tenant.name),
             ipv6=any(hop.address.version == 6 for hop in facts.claimed),
         )
-        wants[link] = Because(
-            "tenant/link", f"nodes send {tenant.name}'s traffic to a MAC of its own", (f"EgressTenant/{tenant.name}",)
-        )
+        wants[link] = Because(_rule("link"), f"nodes send {tenant.name}'s traffic to a MAC of its own", cites)
     return wants
+
+
+@cache
+def _rule(name: str) -> str:
+    """Return a rule's full name: one text for all tenants, of which there are a dozen for each."""
+    return f"tenant/{name}"
 
 
 def alternative_name(tenant: str) -> str:
