@@ -10,7 +10,7 @@ import pytest
 
 from outgate.systems.kernel.events import Watch
 from outgate.systems.kernel.read import ALL_PARTS, Part, read
-from tests.kernel.machine import EGRESS, GUARD, NODE1, NODE2, WITHIN_S, Machine, machine_in_namespace
+from tests.kernel.machine import EGRESS, GUARD, NODE1, NODE2, RED, WITHIN_S, Machine, machine_in_namespace
 
 
 @pytest.fixture
@@ -80,6 +80,42 @@ def test_what_we_write_ourselves_tells_nothing(machine: Machine, watch: Watch) -
     machine.write([], [NODE1, EGRESS, GUARD])
 
     assert watch.changed() == frozenset()
+
+
+@pytest.fixture
+def knowing(machine: Machine) -> Iterator[Watch]:
+    """One that knows what was read of a tenant's link, and has nothing to tell yet."""
+    with machine.namespace.inside():
+        opened = Watch(own_ports=[machine.socket.port], is_known=machine.cache.knows)
+    with opened:
+        machine.made(RED)
+        machine.settle()
+        opened.changed()
+        machine.read()
+        yield opened
+
+
+@pytest.mark.parametrize("change", ["allmulticast on", "txqueuelen 7"])
+def test_a_notification_without_news_about_a_tenants_link_tells_nothing(
+    machine: Machine, watch: Watch, knowing: Watch, change: str
+) -> None:
+    """Of each new link the kernel tells once more when it has carrier: 4,000 would be read anew for forty seconds."""
+    watch.changed()
+
+    machine.run(f"ip link set {RED.name} {change}")
+
+    assert Part.LINKS in told(watch, {Part.LINKS})
+    assert knowing.changed() == frozenset()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["down", "arp off", "address 02:00:00:00:00:07", "mtu 1400", "group 7", "type macvlan mode private"],
+)
+def test_what_others_do_to_a_tenants_link_is_told(machine: Machine, knowing: Watch, change: str) -> None:
+    machine.run(f"ip link set {RED.name} {change}")
+
+    assert Part.LINKS in told(knowing, {Part.LINKS})
 
 
 def test_lost_notifications_ask_for_everything(machine: Machine) -> None:

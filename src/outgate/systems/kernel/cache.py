@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from outgate.model.net import Address, LinkName, NextHop, Route, Rule, Setting, TenantLink
 from outgate.model.state import Reading
 from outgate.systems.kernel import uapi
+from outgate.systems.kernel.messages import IFINFOMSG
 from outgate.systems.kernel.parse import (
     Names,
     SeenAddress,
@@ -92,9 +93,11 @@ class Cache:
         The kernel tells of a new link once more when it has carrier, a hundred links a second; whether a macvlan has it
         follows from the NIC below, and changes nothing that is read.
         """
+        seen = self.tenants_seen.get(IFINFOMSG.unpack_from(payload)[2])
+        if seen is None:
+            return False
         told = parse_link(without_counters(payload))
-        seen = self.tenants_seen.get(told.index)
-        return seen is not None and replace(told, flags=seen.flags) == seen and not (told.flags ^ seen.flags) & _FLAGS
+        return replace(told, flags=seen.flags) == seen and not (told.flags ^ seen.flags) & _FLAGS
 
     def held(self) -> dict[tuple[LinkName, Address], list[SeenAddress]]:
         """Return the addresses of ours by place; several stand in one place when prefix lengths differ."""
