@@ -77,10 +77,9 @@ def changes_of(
     return Changes(make=tuple(sorted(make, key=make_rank)), drop=tuple(sorted(drop, key=drop_rank)))
 
 
-def changes(wants: Iterable[Resource], actual: Iterable[Resource], spare: Collection[Resource] = ()) -> Changes:
+def changes(wants: Collection[Resource], actual: Iterable[Resource], spare: Collection[Resource] = ()) -> Changes:
     """Return what turns the actual into the wanted, in the order of writing."""
-    listed = tuple(wants)
-    return changes_of(difference(frozenset(listed), frozenset(actual)), listed, spare=spare)
+    return changes_of(difference(frozenset(wants), frozenset(actual)), wants, spare=spare)
 
 
 def _without(
