@@ -148,7 +148,8 @@ class Machine:
         """Copy the files of one of the guest's folders to the host."""
         packed = self.run(f"tar -C {shlex.quote(folder)} -cf - .").output
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(into, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python 3.11.2 has none
+            archive.extractall(into)
 
     def tail(self) -> str:
         """Return the end of what the kernel and the scripts said."""
