@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from outgate.model.why import Origin
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # every command imports this module, and making dataclasses takes milliseconds
+    from outgate.model.why import Origin
 
 
 class OutgateError(Exception):
