@@ -1,0 +1,38 @@
+"""One control plane for all tests of this folder, with our kinds installed. A test works in a namespace of its own and
+deletes its cluster-scoped objects or names them as nobody else does; what it ends or holds still is put right after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from outgate.lab.kube import ControlPlane
+from tests.kube.planes import control_plane
+
+_NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def shared_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The control plane itself; tests ask for `plane`."""
+    with control_plane(tmp_path_factory.mktemp("plane")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def plane(shared_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """The control plane, running when the test begins, whatever the one before has done to it."""
+    yield shared_plane
+    for server in (shared_plane.etcd, shared_plane.apiserver):
+        if server.is_running:
+            server.resume()
+    shared_plane.start()
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> str:
+    """A namespace that no other test uses."""
+    return plane.namespace(f"test-{next(_NUMBERS)}")
