@@ -8,10 +8,10 @@ STAMP := .venv/.ready
 DEBIAN := build/.debian-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test bench demo docs lock clean
+.PHONY: help venv lint check kube test bench demo docs lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 $(DEBIAN)-%: tools/debian-packages.txt
 	@tools/debian-packages.sh $@ $*
@@ -30,8 +30,11 @@ lint: $(STAMP)
 check: lint ## format, lint, types, import contracts, stories, laws: no root, under a minute
 	@$(BIN)/python tools/suites.py stories laws
 
-test: $(DEBIAN)-test lint ## everything that check does, and the suites in network namespaces (root)
-	@$(BIN)/python tools/suites.py stories laws kernel gateway vm
+kube: $(DEBIAN)-test $(STAMP) ## build etcd, kube-apiserver and kubectl into the cache, once (up to 15 minutes)
+	@$(BIN)/python tools/kube/build.py
+
+test: $(DEBIAN)-test lint kube ## everything that check does, and the suites in network namespaces and on a real API server (root)
+	@$(BIN)/python tools/suites.py stories laws kernel gateway kube vm
 
 bench: $(DEBIAN)-test $(STAMP) ## measure speed and memory beside their rivals (root)
 	@$(BIN)/python -m bench

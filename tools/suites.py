@@ -1,8 +1,9 @@
 """Runs the test suites one after the other and sums them up: a line per suite with its time, then one line for all.
 
 A suite is a folder of `tests/` here that holds test files; a name without such a folder is passed over. The suites that
-build network namespaces need root; without it they are not run, and the summary says so loudly. The exit code is 1
-when a test failed or when a suite broke before it could count its tests, else 0.
+build network namespaces (`kube` is one: gateways live on its API server) need root; without it they are not run, and
+the summary says so loudly. The exit code is 1 when a test failed or when a suite broke before it could count its tests,
+else 0.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPORTS = Path("build/junit")
-NEEDS_ROOT = frozenset({"kernel", "gateway", "vm"})
+NEEDS_ROOT = frozenset({"kernel", "gateway", "kube", "vm"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
