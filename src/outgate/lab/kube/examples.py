@@ -15,7 +15,7 @@ NODE_ADDRESS = "192.168.199.199"
 POD_NETWORK, POD_ADDRESS, POD_MAC = "10.159.199.0/24", "10.159.199.199", "0a:58:0a:9f:c7:c7"
 
 _WHEN = "2026-01-01T00:00:00Z"
-_IMAGE = "registry.example.com/shop/app@sha256:" + "6b" * 32
+_IMAGE = "registry.example.com/shop/app:v4.18.2"
 
 Step = tuple[str, str, Mapping[str, Any]]
 
@@ -107,7 +107,6 @@ _POD = {
         "name": POD,
         "namespace": NAMESPACE,
         "labels": {"app": "shop", "pod-template-hash": "7c5ddbdf54"},
-        "annotations": {"openshift.io/scc": "restricted-v2"},
         "ownerReferences": [
             {
                 "apiVersion": "apps/v1",
@@ -121,13 +120,12 @@ _POD = {
     },
     "spec": {
         "nodeName": NODE,
+        "automountServiceAccountToken": False,
         "containers": [
             {
                 "name": "app",
                 "image": _IMAGE,
-                "ports": [{"containerPort": 8080}],
-                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-                "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
+                "resources": {"requests": {"cpu": "100m"}},
             }
         ],
     },
@@ -139,9 +137,6 @@ _POD_NETWORKS = {
                 "ip_addresses": [f"{POD_ADDRESS}/24"],
                 "mac_address": POD_MAC,
                 "gateway_ips": ["10.128.0.1"],
-                "ip_address": f"{POD_ADDRESS}/24",
-                "gateway_ip": "10.128.0.1",
-                "role": "primary",
             }
         }
     )
@@ -153,10 +148,7 @@ _POD_STATUS = {
     "podIP": POD_ADDRESS,
     "podIPs": [{"ip": POD_ADDRESS}],
     "startTime": _WHEN,
-    "conditions": [
-        _condition(kind)
-        for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
-    ],
+    "conditions": [_condition(kind) for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")],
     "containerStatuses": [
         {
             "name": "app",
@@ -164,8 +156,7 @@ _POD_STATUS = {
             "started": True,
             "restartCount": 0,
             "image": _IMAGE,
-            "imageID": _IMAGE,
-            "containerID": "cri-o://" + "3f" * 32,
+            "imageID": "6b" * 32,
             "state": {"running": {"startedAt": _WHEN}},
         }
     ],
@@ -176,7 +167,7 @@ _NAMESPACE = {
     "metadata": {
         "name": NAMESPACE,
         "annotations": {"openshift.io/sa.scc.uid-range": "1000680000/10000"},
-        "labels": {"team": "shop", "pod-security.kubernetes.io/enforce": "restricted"},
+        "labels": {"team": "shop", "pod-security.kubernetes.io/enforce": "baseline"},
     },
 }
 _ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": NAMESPACE}}

@@ -99,7 +99,8 @@ class ControlPlane:
             self._make_secrets()
             if self._snapshot is not None:
                 self.store.put(self._snapshot)
-            self._everything.callback(self.stop)
+            for server in (self.etcd, self.apiserver):  # killed in the reverse order; `stop` is for who wants a goodbye
+                self._everything.callback(server.kill)
             self.start()
         except BaseException:
             self._everything.close()
@@ -241,7 +242,11 @@ class ControlPlane:
         self.start()
 
     def compact(self) -> None:
-        """Forget all revisions but the last (etcd compaction): older continue tokens and watches answer 410."""
+        """Forget all revisions but the last (etcd compaction), for which older continue tokens and watches answer 410.
+
+        The API server serves old pages and events from its own memory for up to 15 s more, the period in which it looks
+        for compactions. A new one has no such memory: kill, compact, start, and it answers 410 at once.
+        """
         self.store.compact()
 
     def _make_secrets(self) -> None:

@@ -22,6 +22,7 @@ from outgate.lab.kube.programs import Programs
 from outgate.lab.kube.server import Server
 
 _SOCKET = "etcd.sock:0"  # etcd takes the whole of `host:port` for the name of the file
+_COMPACTED = b"compact_rev_key"  # of k8s.io/apiserver, storage/etcd3/compact.go
 _QUOTA = 8 << 30  # bytes; etcd's own limit of 2 GiB is no subject of any test
 _ANSWERS_WITHIN_S = 60.0
 
@@ -56,6 +57,7 @@ class Store:
             "initial-cluster": f"lab={peer}",
             "unsafe-no-fsync": "true",  # what a power cut would lose is no subject of any test
             "quota-backend-bytes": _QUOTA,
+            "snapshot-count": 100,  # entries of the log, after which a new etcd needs not read it all
             "log-level": "warn",
         }
         self._server.start([str(self._programs.etcd), *(f"--{name}={value}" for name, value in options.items())])
@@ -79,8 +81,9 @@ class Store:
         _copy(snapshot, self._folder)
 
     def compact(self) -> None:
-        """Forget all revisions but the last."""
+        """Forget all revisions but the last, and write down that it was done where API servers look for it."""
         revision = self.ask("/v3/kv/range", {"key": _text(b"/")})["header"]["revision"]
+        self.put_all([(_COMPACTED, str(revision).encode())])
         self.ask("/v3/kv/compaction", {"revision": revision, "physical": True})
 
     def get(self, key: bytes) -> bytes:
