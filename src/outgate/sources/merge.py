@@ -178,14 +178,14 @@ def _ignored(files: Mapping[str, Parsed]) -> Iterator[Finding]:
 
 
 def _extra_networks(objects: Objects) -> Iterator[Finding]:
-    chosen = _network(objects)
+    chosen = the_network(objects)
     for one in objects:
         if one is not chosen and chosen is not None:
             text = f"a cluster has one Network; {chosen.origin.object} is used"
             yield Finding("KindIgnored", one.origin.object, text, Severity.WARNING, "remove this one", one.origin)
 
 
-def _network(objects: Objects) -> intent.ClusterNetwork | None:
+def the_network(objects: Objects) -> intent.ClusterNetwork | None:
     """Return the cluster's Network: the one named `cluster`, as OpenShift has it, else the first by name."""
     networks = cast("tuple[intent.ClusterNetwork, ...]", objects)
     named = (one for one in networks if one.origin.name == "cluster")
@@ -200,7 +200,7 @@ def _intent(in_force: Mapping[str, Objects], findings: tuple[Finding, ...]) -> I
         nodes=cast("tuple[intent.Node, ...]", in_force["Node"]),
         namespaces=cast("tuple[intent.Namespace, ...]", in_force["Namespace"]),
         pods=cast("tuple[intent.Pod, ...]", in_force["Pod"]),
-        network=_network(in_force["Network"]),
+        network=the_network(in_force["Network"]),
         external_routes=cast("tuple[intent.ExternalRoute, ...]", in_force["AdminPolicyBasedExternalRoute"]),
         egress_ips=cast("tuple[intent.EgressIP, ...]", in_force["EgressIP"]),
         refusals=findings,

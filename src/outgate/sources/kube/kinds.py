@@ -1,0 +1,64 @@
+"""What a role reads from the API server, as a table. A kind is added by a row here and a word in the Intent.
+
+`pods` of a gateway are read only while one of its tenants needs them; the rest always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from outgate.model.intent import EgressGateway, EgressTenant, SourceCheck, SourceIdentity
+from outgate.sources import cluster
+from outgate.sources.fields import GROUP
+
+Shape: TypeAlias = type[cluster.ClusterObject] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One kind that is listed and watched. `shape` None: one of our own, read strictly."""
+
+    kind: str
+    plural: str
+    group: str = ""
+    version: str = "v1"
+    shape: Shape = None
+    may_be_absent: bool = False  # a cluster without the CRD is complete without it
+    field_selector: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path of the collection, over all namespaces."""
+        start = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        return f"{start}/{self.plural}"
+
+
+PODS = Watched(kind="Pod", plural="pods", shape=cluster.Pod)
+
+GATEWAY_KINDS = (
+    Watched(kind="EgressGateway", plural="egressgateways", group=GROUP, version="v1alpha1"),
+    Watched(kind="EgressTenant", plural="egresstenants", group=GROUP, version="v1alpha1"),
+    Watched(kind="EgressPool", plural="egresspools", group=GROUP, version="v1alpha1"),
+    Watched(kind="Node", plural="nodes", shape=cluster.Node),
+    Watched(kind="Namespace", plural="namespaces", shape=cluster.Namespace),
+    Watched(kind="Network", plural="networks", group="config.openshift.io", shape=cluster.Network, may_be_absent=True),
+    Watched(
+        kind="AdminPolicyBasedExternalRoute",
+        plural="adminpolicybasedexternalroutes",
+        group="k8s.ovn.org",
+        shape=cluster.ExternalRoute,
+        may_be_absent=True,
+    ),
+    Watched(kind="EgressIP", plural="egressips", group="k8s.ovn.org", shape=cluster.EgressIP, may_be_absent=True),
+)
+
+
+def needs_pods(tenants: tuple[EgressTenant, ...], gateway: EgressGateway | None) -> bool:
+    """Return whether a tenant of this gateway, or of any while it is unknown, is told by or checked against pods."""
+    name = gateway.name if gateway is not None else None
+    return any(
+        isinstance(one.identity, SourceIdentity) or one.pod_selector is not None or one.source_check is SourceCheck.PODS
+        for one in tenants
+        if name is None or one.gateway in (None, name)
+    )

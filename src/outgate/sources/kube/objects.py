@@ -1,0 +1,204 @@
+"""Bytes of the API server become entries: cluster objects by structs in one pass, our own kinds by the strict reader.
+
+A text that does not fit its struct (a broken object, a bookmark, an error) is read a second time, slowly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from outgate.model.why import Finding, Origin
+from outgate.sources import cluster
+from outgate.sources.convert import Converter, Misfit
+from outgate.sources.json_reader import read_json
+from outgate.sources.kube.holding import Entry
+from outgate.sources.kube.kinds import Watched
+from outgate.sources.node import Fault, text_at
+from outgate.sources.own import read_own
+from outgate.sources.parsed import Key, refusal
+from outgate.sources.tenant_fields import KINDS
+
+_SERVER_FIX = "the API server should not have taken this; correct the object"
+
+
+class _Meta(Struct, frozen=True, gc=False, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+
+
+class _Head(Struct, frozen=True, gc=False):
+    metadata: _Meta
+
+
+class _LiveMeta(cluster.Meta, frozen=True, gc=False, rename="camel", kw_only=True):
+    uid: str
+    resource_version: str
+
+
+class _LiveNodeMeta(cluster.NodeMeta, frozen=True, gc=False, rename="camel", kw_only=True):
+    uid: str
+    resource_version: str
+
+
+class _Status(Struct, frozen=True, gc=False):
+    code: int = 0
+    message: str = ""
+
+
+class _ListMeta(Struct, frozen=True, gc=False, rename="camel"):
+    resource_version: str = ""
+    next_page: str = msgspec.field(name="continue", default="")
+
+
+class _RawPage(Struct, frozen=True, gc=False):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None = None
+
+
+class _RawEvent(Struct, frozen=True, gc=False):
+    type: str
+    object: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list; `next_page` is empty on the last."""
+
+    entries: list[tuple[Key, Entry]]
+    version: str
+    next_page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """ADDED, MODIFIED or DELETED with an entry; BOOKMARK with a version; ERROR with code and message."""
+
+    type: str
+    key: Key = ""
+    entry: Entry | None = None
+    version: str = ""
+    code: int = 0
+    message: str = ""
+
+
+class ObjectReader:
+    """Reads objects of one kind. For one thread."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._converter = Converter("")
+        self._pages: msgspec.json.Decoder[Any] | None = None
+        self._events: msgspec.json.Decoder[Any] | None = None
+        if watched.shape is not None:
+            meta = _LiveNodeMeta if watched.shape is cluster.Node else _LiveMeta
+            live = msgspec.defstruct(
+                f"Live{watched.kind}",
+                [("metadata", meta)],
+                bases=(watched.shape,),
+                frozen=True,
+                gc=False,
+                kw_only=True,
+                tag_field="kind",
+                tag=watched.kind,
+            )
+            self._live = msgspec.json.Decoder(live)
+            page = msgspec.defstruct("LivePage", [("metadata", _ListMeta), ("items", list[live] | None, None)])  # type: ignore[valid-type]
+            event = msgspec.defstruct("LiveEvent", [("type", str), ("object", live)], frozen=True, gc=False)
+            self._pages, self._events = msgspec.json.Decoder(page), msgspec.json.Decoder(event)
+
+    def page(self, body: bytes) -> Page:
+        """Read one page of a list.
+
+        Raises:
+            msgspec.DecodeError: this is no list of an API server.
+        """
+        if self._pages is not None:
+            try:
+                found = self._pages.decode(body)
+                entries = [self._typed(one) for one in found.items or ()]
+            except (msgspec.ValidationError, Misfit):
+                pass  # one of them does not fit: each for itself
+            else:
+                return Page(entries, found.metadata.resource_version, found.metadata.next_page)
+        raw = msgspec.json.decode(body, type=_RawPage)
+        entries = [self._single(bytes(item)) for item in raw.items or ()]
+        return Page(entries, raw.metadata.resource_version, raw.metadata.next_page)
+
+    def event(self, line: bytes) -> Event:
+        """Read one line of a watch.
+
+        Raises:
+            msgspec.DecodeError: this is no event of an API server.
+        """
+        if self._events is not None:
+            try:
+                found = self._events.decode(line)
+                key, entry = self._typed(found.object)
+            except (msgspec.ValidationError, Misfit):
+                pass  # a bookmark, an error, or an object that does not fit
+            else:
+                return Event(found.type, key, entry, entry.version)
+        raw = msgspec.json.decode(line, type=_RawEvent)
+        if raw.type == "ERROR":
+            status = msgspec.json.decode(raw.object, type=_Status)
+            return Event(raw.type, code=status.code, message=status.message)
+        if raw.type == "BOOKMARK":
+            return Event(raw.type, version=msgspec.json.decode(raw.object, type=_Head).metadata.resource_version)
+        key, entry = self._single(bytes(raw.object))
+        return Event(raw.type, key, entry, entry.version)
+
+    def _typed(self, given: Any) -> tuple[Key, Entry]:
+        made = self._converter.convert(given)
+        meta = given.metadata
+        object.__setattr__(made.origin, "resource_version", meta.resource_version)  # nobody has seen it yet
+        key = f"{self._watched.kind}\0{getattr(meta, 'namespace', '') or ''}\0{meta.name}"
+        return key, Entry(meta.uid, meta.resource_version, made)
+
+    def _single(self, text: bytes) -> tuple[Key, Entry]:
+        """Read one object by itself; what can not be read is an entry with the reasons."""
+        meta = msgspec.json.decode(text, type=_Head).metadata
+        key = f"{self._watched.kind}\0{meta.namespace}\0{meta.name}"
+        if self._watched.shape is None:
+            return key, self._own(text, meta)
+        try:
+            return self._typed(self._live.decode(text))
+        except Misfit as error:
+            return key, self._unreadable(meta, error.path, error.text, error.fix)
+        except msgspec.ValidationError as error:
+            said, _, path = str(error).partition(" - at `$")
+            return key, self._unreadable(meta, path.strip(".`"), said[:1].lower() + said[1:].replace("`", ""), "")
+
+    def _own(self, text: bytes, meta: _Meta) -> Entry:
+        node = read_json(text)
+        if isinstance(node, Fault):
+            return self._unreadable(meta, "", node.text, node.fix)
+        made = read_own(KINDS[self._watched.kind], node, "")
+        if isinstance(made, list):
+            findings = [self._finding(meta, one.field, one.text, one.fix) for one in made]
+            return Entry(meta.uid, meta.resource_version, None, tuple(findings))
+        for name, value in (
+            ("line", 0),
+            ("column", 0),
+            ("resource_version", text_at(node, "metadata", "resourceVersion")),
+        ):
+            object.__setattr__(made.origin, name, value)  # a place in the answer of a server is no place for a user
+        return Entry(meta.uid, meta.resource_version, made)
+
+    def _unreadable(self, meta: _Meta, path: str, text: str, fix: str) -> Entry:
+        return Entry(meta.uid, meta.resource_version, None, (self._finding(meta, path, text, fix),))
+
+    def _finding(self, meta: _Meta, path: str, text: str, fix: str) -> Finding:
+        origin = Origin(
+            kind=self._watched.kind,
+            namespace=meta.namespace,
+            name=meta.name,
+            field=path,
+            resource_version=meta.resource_version,
+        )
+        return refusal(text, fix or _SERVER_FIX, origin)

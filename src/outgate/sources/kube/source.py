@@ -1,0 +1,226 @@
+"""The source of a daemon that lives on an API server: a thread with reflectors, and parts that are published whole.
+
+The daemon's thread reads what is published, never waits for the wire, and is woken through a descriptor. Kinds that did
+not change keep their very tuples from one Intent to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+
+from outgate.model import intent
+from outgate.model.errors import NotReady, OutgateError
+from outgate.model.intent import Intent
+from outgate.model.why import Finding, Severity
+from outgate.sources.convert import ModelObject
+from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS, Watched, needs_pods
+from outgate.sources.kube.reflector import Part, Reflector, Surroundings
+from outgate.sources.kube.timings import Timings
+from outgate.sources.kube.wire import Wire
+from outgate.sources.merge import the_network
+
+OpenWire = Callable[[], AbstractAsyncContextManager[Wire]]
+"""Opens the wire inside the thread's own loop, because connections belong to one loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which cluster this is. `known` is the uid that was recorded, empty the first time; `record` writes it down."""
+
+    known: str = ""
+    record: Callable[[str], None] = lambda _: None
+
+
+class _OtherCluster(OutgateError):
+    """Another cluster answers than the one that was recorded."""
+
+
+class KubeSource:
+    """Lists and watches what a gateway needs from one cluster. `read`, `changed` and `close` are for one thread."""
+
+    def __init__(
+        self,
+        open_wire: OpenWire,
+        *,
+        gateway: str = "",
+        kinds: Sequence[Watched] = GATEWAY_KINDS,
+        identity: Identity = Identity(),
+        timings: Timings = Timings(),  # noqa: B008 - frozen
+    ) -> None:
+        """Describe it; the thread starts with the first `fileno` or `read`."""
+        self._open_wire, self._gateway, self._kinds = open_wire, gateway, tuple(kinds)
+        self._uid, self._record, self._timings = identity.known, identity.record, timings
+        self._parts: Mapping[str, Part] = MappingProxyType({one.kind: Part(kind=one.kind) for one in kinds})
+        self._seen: Mapping[str, Part] = {}
+        self._intent = Intent()
+        self._other_cluster: tuple[Finding, ...] = ()
+        self._failure = ""
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Event | None = None
+        self._pods: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._started_s = time.monotonic()
+
+    def read(self, *, look_at_all: bool = True) -> Intent:
+        """Return all that is asked now: the very same value as before while nothing changed.
+
+        Raises:
+            NotReady: a kind was never read whole; the message names each and since when.
+        """
+        del look_at_all  # everything is always looked at: the server tells
+        self._start()
+        parts, refused = self._parts, self._other_cluster
+        missing = [one for one in parts.values() if not one.synced]
+        if missing or self._failure:
+            raise NotReady(self._failure or self._missing(missing))
+        if self._is_news(parts, refused):
+            self._intent = self._made(parts, refused)
+        self._seen = parts
+        return self._intent
+
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable when `changed` should be asked."""
+        self._start()
+        return self._reader
+
+    def changed(self) -> bool:
+        """Consume the wake-ups; say whether there were any."""
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self._reader, 4096))
+        return False
+
+    def parts(self) -> Mapping[str, Part]:
+        """Return each kind as it stands: state, since when, objects, counts, the last error."""
+        return self._parts
+
+    def close(self) -> None:
+        """End the thread and its connections."""
+        if self._thread is not None:
+            if self._loop is not None and self._ended is not None:
+                with contextlib.suppress(RuntimeError):  # it has ended by itself
+                    self._loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join()
+            self._thread = None
+        for end in (self._reader, self._writer):
+            with contextlib.suppress(OSError):
+                os.close(end)
+
+    def _missing(self, missing: Sequence[Part]) -> str:
+        if self._other_cluster:
+            return f"{self._other_cluster[0].text}; {self._other_cluster[0].fix}"
+        waited_s = time.monotonic() - self._started_s
+        words = [f"{one.kind} ({one.state.value}{': ' + one.error if one.error else ''})" for one in missing]
+        return f"not read from the API server yet, for {waited_s:.0f} s: {', '.join(words)}"
+
+    def _is_news(self, parts: Mapping[str, Part], refused: tuple[Finding, ...]) -> bool:
+        """Return whether something that stands in the Intent is another now; states and counts do not."""
+        if parts.keys() != self._seen.keys() or any(one not in self._intent.refusals for one in refused):
+            return True
+        return any(
+            one.objects is not self._seen[kind].objects or one.findings is not self._seen[kind].findings
+            for kind, one in parts.items()
+        ) or (not refused and any(one.reason == "OtherCluster" for one in self._intent.refusals))
+
+    def _made(self, parts: Mapping[str, Part], refused: tuple[Finding, ...]) -> Intent:
+        def of(kind: str) -> tuple[ModelObject, ...]:
+            return parts[kind].objects if kind in parts else ()
+
+        return Intent(
+            gateways=cast("tuple[intent.EgressGateway, ...]", of("EgressGateway")),
+            tenants=cast("tuple[intent.EgressTenant, ...]", of("EgressTenant")),
+            pools=cast("tuple[intent.EgressPool, ...]", of("EgressPool")),
+            nodes=cast("tuple[intent.Node, ...]", of("Node")),
+            namespaces=cast("tuple[intent.Namespace, ...]", of("Namespace")),
+            pods=cast("tuple[intent.Pod, ...]", of("Pod")),
+            network=the_network(of("Network")),
+            external_routes=cast("tuple[intent.ExternalRoute, ...]", of("AdminPolicyBasedExternalRoute")),
+            egress_ips=cast("tuple[intent.EgressIP, ...]", of("EgressIP")),
+            refusals=(*refused, *(finding for one in parts.values() for finding in one.findings)),
+        )
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="outgate-kube", daemon=True)
+            started = threading.Event()
+            self._on_start = started.set
+            self._thread.start()
+            started.wait()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._reflect())
+        except OutgateError as error:  # the wire could not be opened: a kubeconfig that can not be read
+            self._failure = str(error)
+            self._wake()
+        finally:
+            self._on_start()
+
+    async def _reflect(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        self._on_start()
+        async with self._open_wire() as wire, asyncio.TaskGroup() as group:
+            around = Surroundings(
+                wire=wire,
+                timings=self._timings,
+                check_cluster=lambda: self._check_cluster(wire),
+                publish=lambda part: self._publish(part, group, around),
+            )
+            tasks = [group.create_task(Reflector(one, around).run()) for one in self._kinds]
+            await self._ended.wait()
+            for task in [*tasks, *([self._pods] if self._pods else [])]:
+                task.cancel()
+
+    async def _check_cluster(self, wire: Wire) -> None:
+        """Refuse a server of another cluster, before anything of it is believed."""
+        uid = await wire.cluster_uid()
+        if not self._uid:
+            self._uid = uid
+            self._record(uid)
+        if uid == self._uid:
+            self._other_cluster = ()
+            return
+        text = f"the context {wire.name} leads to the cluster {uid}, and was the cluster {self._uid} before"
+        fix = "use the kubeconfig of that cluster, or forget the recorded cluster; nothing is changed meanwhile"
+        self._other_cluster = (Finding("OtherCluster", wire.name, text, Severity.REFUSAL, fix),)
+        self._wake()
+        raise _OtherCluster(text)
+
+    def _publish(self, part: Part, group: asyncio.TaskGroup, around: Surroundings) -> None:
+        """Put one part among the others, in the thread of the loop; wake the daemon when its Intent may differ."""
+        old = self._parts.get(part.kind)
+        if part.kind == PODS.kind and self._pods is None:
+            return  # its last word, after nobody needs it any more
+        self._parts = MappingProxyType({**self._parts, part.kind: part})
+        is_news = old is None or old.objects is not part.objects or old.findings is not part.findings
+        if part.kind in ("EgressTenant", "EgressGateway") and is_news:
+            self._switch_pods(group, around)
+        if is_news or (old is not None and old.synced != part.synced):
+            self._wake()
+
+    def _switch_pods(self, group: asyncio.TaskGroup, around: Surroundings) -> None:
+        """Read pods while a tenant needs them, and forget them when none does."""
+        tenants = cast("tuple[intent.EgressTenant, ...]", self._parts["EgressTenant"].objects)
+        gateways = cast("tuple[intent.EgressGateway, ...]", self._parts["EgressGateway"].objects)
+        mine = Intent(gateways=gateways).find_gateway(self._gateway)
+        is_needed = needs_pods(tenants, mine)
+        if is_needed and self._pods is None:
+            self._parts = MappingProxyType({**self._parts, PODS.kind: Part(kind=PODS.kind, since_s=time.monotonic())})
+            self._pods = group.create_task(Reflector(PODS, around).run())
+        elif not is_needed and self._pods is not None:
+            self._pods.cancel()
+            self._pods = None
+            self._parts = MappingProxyType({kind: one for kind, one in self._parts.items() if kind != PODS.kind})
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):  # it is full: the daemon is woken anyway
+            os.write(self._writer, b"!")

@@ -1,0 +1,200 @@
+"""A source that lives on a real API server: what is there is read whole, what happens is seen, and whatever befalls the
+server, its store, or the rights of the user, nothing that was read is lost before the server itself says so twice.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from outgate.lab.kube import ControlPlane
+from outgate.lab.waiting import eventually
+from outgate.model.errors import NotReady
+from outgate.model.intent import Intent
+from outgate.sources.kube.reflector import State
+from outgate.sources.kube.source import Identity, KubeSource
+from outgate.sources.kube.timings import Timings
+from tests.kube.plain_wire import opened
+from tests.kube.planes import control_plane
+
+SHORT = Timings(
+    page=3,
+    list_every_s=0.2,
+    agree_after_s=0.3,
+    start_jitter_s=0.0,
+    watch_least_s=2,
+    watch_most_s=3,
+    stall_s=0.5,
+    first_byte_s=1.0,
+    pause_first_s=0.1,
+    pause_most_s=0.3,
+    recheck_s=0.3,
+)
+ANY = Identity()
+NUMBERS = count(1)
+READER = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": "alice-reads"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+    "subjects": [{"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}],
+}
+
+BY_PODS = """
+apiVersion: outgate.io/v1alpha1
+kind: EgressTenant
+metadata: {name: by-pods}
+spec:
+  identity: {nextHop: {addresses: [10.9.9.9]}}
+  egressIPs: [192.0.2.9]
+  sourceCheck: pods
+  namespaceSelector: {matchLabels: {team: red}}
+"""
+
+
+@contextmanager
+def reading(plane: ControlPlane, user: str = "admin", identity: Identity = ANY) -> Iterator[KubeSource]:
+    source = KubeSource(opened(plane, user), timings=SHORT, identity=identity)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def until(source: KubeSource, holds: Callable[[Intent], bool], sentence: str) -> Intent:
+    """Wait on the descriptor, as the daemon does, until the intent fits."""
+    last: list[Intent] = []
+
+    def fits() -> bool:
+        select.select([source.fileno()], [], [], 0.05)
+        source.changed()
+        try:
+            last.append(source.read())
+        except NotReady:
+            return False
+        return holds(last[-1])
+
+    eventually(fits, sentence)
+    return last[-1]
+
+
+def namespaces(intent: Intent) -> set[str]:
+    return {one.name for one in intent.namespaces}
+
+
+def state(source: KubeSource, kind: str) -> State:
+    return source.parts()[kind].state
+
+
+def test_what_is_there_is_read_and_what_happens_is_seen(plane: ControlPlane, namespace: str) -> None:
+    with reading(plane) as source:
+        first = until(source, lambda intent: namespace in namespaces(intent), "the namespaces are read")
+        assert source.read() is first
+        other = plane.namespace(f"seen-{next(NUMBERS)}", {"team": "red"})
+        second = until(source, lambda intent: other in namespaces(intent), "a new namespace is seen")
+        assert second.nodes is first.nodes
+        assert second.tenants is first.tenants
+        made = next(one for one in second.namespaces if one.name == other)
+        assert ("team", "red") in made.labels
+        assert made.origin.resource_version
+        assert (made.origin.kind, made.origin.name, made.origin.file) == ("Namespace", other, "")
+
+
+def test_pods_are_read_only_while_a_tenant_needs_them(plane: ControlPlane, namespace: str) -> None:
+    with reading(plane) as source:
+        until(source, lambda _: True, "everything is read")
+        assert "Pod" not in source.parts()
+        plane.kubectl("apply", "-f", "-", input=BY_PODS)
+        pod = {"containers": [{"name": "a", "image": "none"}]}
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "namespace": namespace}, "spec": pod}
+        plane.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+        until(source, lambda intent: any(one.namespace == namespace for one in intent.pods), "the pod is seen")
+        plane.kubectl("delete", "egresstenant", "by-pods")
+        until(source, lambda intent: not intent.pods, "pods are forgotten")
+        assert "Pod" not in source.parts()
+
+
+def test_a_server_that_dies_and_comes_back_loses_nothing(plane: ControlPlane, namespace: str) -> None:
+    with reading(plane) as source:
+        before = until(source, lambda intent: namespace in namespaces(intent), "the namespaces are read")
+        plane.kill()
+        eventually(lambda: state(source, "Namespace") is State.UNREACHABLE, "the source knows that nobody answers")
+        assert source.read() is before
+        plane.start()
+        eventually(lambda: state(source, "Namespace") is State.WATCHING, "the source watches again")
+        other = plane.namespace(f"after-{next(NUMBERS)}")
+        until(source, lambda intent: {namespace, other} <= namespaces(intent), "events come again")
+
+
+def test_a_server_that_is_held_still_is_found_out_by_its_broken_promise(plane: ControlPlane, namespace: str) -> None:
+    with reading(plane) as source:
+        before = until(source, lambda intent: namespace in namespaces(intent), "the namespaces are read")
+        plane.pause()
+        eventually(lambda: state(source, "Namespace") is State.UNREACHABLE, "the source knows that nobody answers")
+        assert source.read() is before
+        plane.resume()
+        other = plane.namespace(f"woken-{next(NUMBERS)}")
+        until(source, lambda intent: {namespace, other} <= namespaces(intent), "events come again")
+
+
+def test_a_version_that_was_forgotten_leads_to_a_new_list(plane: ControlPlane, namespace: str) -> None:
+    with reading(plane) as source:
+        until(source, lambda intent: namespace in namespaces(intent), "the namespaces are read")
+        plane.kill()
+        plane.store.compact()
+        plane.start()
+        other = plane.namespace(f"compacted-{next(NUMBERS)}")
+        until(source, lambda intent: {namespace, other} <= namespaces(intent), "events come again")
+
+
+def test_rights_that_are_cut_and_given_back(plane: ControlPlane, namespace: str) -> None:
+    with reading(plane, "alice") as source:
+        with pytest.raises(NotReady, match="not read from the API server yet"):
+            source.read()
+        plane.kubectl("apply", "-f", "-", input=json.dumps(READER))
+        before = until(source, lambda intent: namespace in namespaces(intent), "given: everything is read")
+        plane.kubectl("delete", "clusterrolebinding", "alice-reads")
+        eventually(lambda: source.parts()["Namespace"].error != "", "cut: the source is refused")
+        assert namespaces(source.read()) == namespaces(before)
+        plane.kubectl("apply", "-f", "-", input=json.dumps(READER))
+        other = plane.namespace(f"given-{next(NUMBERS)}")
+        until(source, lambda intent: other in namespaces(intent), "given back: events come again")
+        plane.kubectl("delete", "clusterrolebinding", "alice-reads")
+
+
+def test_a_store_that_lost_most_objects_is_believed_the_second_time(tmp_path: Path) -> None:
+    with control_plane(tmp_path / "plane") as plane:
+        empty = plane.etcd_snapshot(tmp_path / "empty")
+        names = {plane.namespace(f"lost-{number}") for number in range(12)}
+        with reading(plane) as source:
+            until(source, lambda intent: names <= namespaces(intent), "the namespaces are read")
+            plane.restore(empty)
+            until(source, lambda intent: not names & namespaces(intent), "the shorter list is believed in the end")
+            assert source.parts()["Namespace"].lists >= 3  # the first, the doubtful one, and the one that agreed
+
+
+def test_the_kubeconfig_of_another_cluster_is_refused_and_nothing_of_it_is_read(plane: ControlPlane) -> None:
+    with reading(plane, identity=Identity(known="11111111-2222-3333-4444-555555555555")) as source:
+        source.fileno()
+
+        def told() -> bool:
+            with pytest.raises(NotReady) as raised:
+                source.read()
+            return "leads to the cluster" in str(raised.value) and "11111111-2222" in str(raised.value)
+
+        eventually(told, "both clusters are named")
+        assert not any(part.synced or part.objects for part in source.parts().values())
+
+
+def test_the_cluster_is_written_down_the_first_time(plane: ControlPlane) -> None:
+    recorded: list[str] = []
+    with reading(plane, identity=Identity(record=recorded.append)) as source:
+        until(source, lambda _: True, "everything is read")
+    uid = plane.call("GET", "/api/v1/namespaces/kube-system")[1]["metadata"]["uid"]
+    assert recorded == [uid]
