@@ -17,8 +17,9 @@ from outgate.lab.kube import ControlPlane
 from outgate.lab.waiting import eventually
 from outgate.model.errors import NotReady
 from outgate.model.intent import Intent
+from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import State
-from outgate.sources.kube.source import Identity, KubeSource
+from outgate.sources.kube.source import NOTHING, KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
 from tests.kube.plain_wire import opened
 from tests.kube.planes import control_plane
@@ -36,7 +37,6 @@ SHORT = Timings(
     pause_most_s=0.3,
     recheck_s=0.3,
 )
-ANY = Identity()
 NUMBERS = count(1)
 READER = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -59,8 +59,8 @@ spec:
 
 
 @contextmanager
-def reading(plane: ControlPlane, user: str = "admin", identity: Identity = ANY) -> Iterator[KubeSource]:
-    source = KubeSource(opened(plane, user), timings=SHORT, identity=identity)
+def reading(plane: ControlPlane, user: str = "admin", remembered: Remembered = NOTHING) -> Iterator[KubeSource]:
+    source = KubeSource(opened(plane, user), timings=SHORT, remembered=remembered)
     try:
         yield source
     finally:
@@ -180,7 +180,7 @@ def test_a_store_that_lost_most_objects_is_believed_the_second_time(tmp_path: Pa
 
 
 def test_the_kubeconfig_of_another_cluster_is_refused_and_nothing_of_it_is_read(plane: ControlPlane) -> None:
-    with reading(plane, identity=Identity(known="11111111-2222-3333-4444-555555555555")) as source:
+    with reading(plane, remembered=Remembered(cluster="11111111-2222-3333-4444-555555555555")) as source:
         source.fileno()
 
         def told() -> bool:
@@ -194,7 +194,72 @@ def test_the_kubeconfig_of_another_cluster_is_refused_and_nothing_of_it_is_read(
 
 def test_the_cluster_is_written_down_the_first_time(plane: ControlPlane) -> None:
     recorded: list[str] = []
-    with reading(plane, identity=Identity(record=recorded.append)) as source:
+    with reading(plane, remembered=Remembered(record=recorded.append)) as source:
         until(source, lambda _: True, "everything is read")
     uid = plane.call("GET", "/api/v1/namespaces/kube-system")[1]["metadata"]["uid"]
     assert recorded == [uid]
+
+
+class File:
+    """A document in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> bytes:
+        return self._path.read_bytes() if self._path.exists() else b""
+
+    def write(self, content: bytes) -> None:
+        self._path.write_bytes(content)
+
+
+def test_who_boots_while_the_server_is_away_serves_what_it_said_last(
+    plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    document = File(tmp_path / "intent.json")
+    with reading(plane, remembered=Remembered(last_good=LastGood(document))) as source:
+        before = until(source, lambda intent: namespace in namespaces(intent), "the namespaces are read")
+    plane.kill()
+    with reading(plane, remembered=Remembered(last_good=LastGood(document))) as source:
+        from_disk = source.read()
+        assert namespaces(from_disk) == namespaces(before)
+        assert [one.reason for one in from_disk.refusals] == ["IntentFromDisk"]
+        plane.start()
+        fresh = until(source, lambda intent: not intent.refusals, "the server is heard again")
+        assert namespaces(fresh) == namespaces(before)
+
+
+def test_a_kind_that_is_absent_and_appears_is_read_then(plane: ControlPlane) -> None:
+    route = "k8s.ovn.org"
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"egressips.{route}"},
+        "spec": {
+            "group": route,
+            "scope": "Cluster",
+            "names": {"plural": "egressips", "singular": "egressip", "kind": "EgressIP", "listKind": "EgressIPList"},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                }
+            ],
+        },
+    }
+    one = {
+        "apiVersion": f"{route}/v1",
+        "kind": "EgressIP",
+        "metadata": {"name": "shown"},
+        "spec": {"egressIPs": ["192.0.2.77"], "namespaceSelector": {"matchLabels": {"a": "b"}}},
+    }
+    with reading(plane) as source:
+        until(source, lambda intent: not intent.egress_ips, "a cluster without the kind is complete")
+        assert state(source, "EgressIP") is State.ABSENT
+        plane.kubectl("apply", "-f", "-", input=json.dumps(crd))
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", f"egressips.{route}")
+        plane.kubectl("apply", "-f", "-", input=json.dumps(one))
+        until(source, lambda intent: [eip.name for eip in intent.egress_ips] == ["shown"], "the kind is read")
+        plane.kubectl("delete", "crd", f"egressips.{route}", "--wait=false")

@@ -23,6 +23,7 @@ from outgate.model.intent import Intent
 from outgate.model.why import Finding, Severity
 from outgate.sources.convert import ModelObject
 from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS, Watched, needs_pods
+from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import Part, Reflector, Surroundings
 from outgate.sources.kube.timings import Timings
 from outgate.sources.kube.wire import Wire
@@ -32,12 +33,19 @@ OpenWire = Callable[[], AbstractAsyncContextManager[Wire]]
 """Opens the wire inside the thread's own loop, because connections belong to one loop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which cluster this is. `known` is the uid that was recorded, empty the first time; `record` writes it down."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What is known from before. `cluster` is the uid that was recorded, empty the first time; `record` writes it down.
+    `last_good` is in force until the server was read whole.
+    """
 
-    known: str = ""
+    cluster: str = ""
     record: Callable[[str], None] = lambda _: None
+    last_good: LastGood | None = None
+
+
+NOTHING = Remembered()
+DEFAULTS = Timings()
 
 
 class _OtherCluster(OutgateError):
@@ -53,12 +61,14 @@ class KubeSource:
         *,
         gateway: str = "",
         kinds: Sequence[Watched] = GATEWAY_KINDS,
-        identity: Identity = Identity(),
-        timings: Timings = Timings(),  # noqa: B008 - frozen
+        remembered: Remembered = NOTHING,
+        timings: Timings = DEFAULTS,
     ) -> None:
-        """Describe it; the thread starts with the first `fileno` or `read`."""
+        """Describe it; the thread starts with the first `fileno` or `read`. `gateway` empty: the only one there is."""
+        self._last_good = remembered.last_good
+        self._from_disk = self._last_good.read() if self._last_good is not None else None
         self._open_wire, self._gateway, self._kinds = open_wire, gateway, tuple(kinds)
-        self._uid, self._record, self._timings = identity.known, identity.record, timings
+        self._uid, self._record, self._timings = remembered.cluster, remembered.record, timings
         self._parts: Mapping[str, Part] = MappingProxyType({one.kind: Part(kind=one.kind) for one in kinds})
         self._seen: Mapping[str, Part] = {}
         self._intent = Intent()
@@ -82,10 +92,13 @@ class KubeSource:
         parts, refused = self._parts, self._other_cluster
         missing = [one for one in parts.values() if not one.synced]
         if missing or self._failure:
+            if self._from_disk is not None and not self._other_cluster:
+                return self._from_disk
             raise NotReady(self._failure or self._missing(missing))
         if self._is_news(parts, refused):
             self._intent = self._made(parts, refused)
-        self._seen = parts
+        self._seen, self._from_disk = parts, None
+        self._write_down()
         return self._intent
 
     def fileno(self) -> int:
@@ -114,6 +127,12 @@ class KubeSource:
         for end in (self._reader, self._writer):
             with contextlib.suppress(OSError):
                 os.close(end)
+
+    def _write_down(self) -> None:
+        """Keep the intent for the next boot; a disk that does not take it stops nothing, and is tried again."""
+        if self._last_good is not None:
+            with contextlib.suppress(OSError):
+                self._last_good.write(self._intent)
 
     def _missing(self, missing: Sequence[Part]) -> str:
         if self._other_cluster:
