@@ -51,6 +51,8 @@ class Holding:
         self._entries: dict[Key, Entry] = {}
         self._keys: list[Key] = []  # sorted
         self._newest = 0
+        self._objects: tuple[ModelObject, ...] | None = None  # None: to be gathered anew
+        self._findings: tuple[Finding, ...] | None = None
         self.version = ""
         self.doubt: Doubt | None = None
 
@@ -59,12 +61,16 @@ class Holding:
 
     def objects(self) -> tuple[ModelObject, ...]:
         """Return the readable objects, sorted by namespace and name."""
-        entries = self._entries
-        return tuple([value for key in self._keys if (value := entries[key].value) is not None])
+        if self._objects is None:
+            entries = self._entries
+            self._objects = tuple([value for key in self._keys if (value := entries[key].value) is not None])
+        return self._objects
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what is wrong with objects that can not be read."""
-        return tuple(finding for key in self._keys for finding in self._entries[key].findings)
+        if self._findings is None:
+            self._findings = tuple(finding for key in self._keys for finding in self._entries[key].findings)
+        return self._findings
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Take an object that was added or changed; say whether anything that outgate reads is different now.
@@ -75,6 +81,8 @@ class Holding:
         if held is not None and held.uid == entry.uid and _is_not_newer(entry.version, held.version):
             self._seen(entry.version)
             return False
+        if held is None:
+            insort(self._keys, key)
         is_new = self._replace(key, entry)
         self._seen(entry.version)
         return is_new
@@ -112,6 +120,8 @@ class Holding:
             held = self._entries.get(key)
             if held is None or (held.uid, held.version) != (entry.uid, entry.version):
                 is_new = self._replace(key, entry) or is_new
+        if len(self._keys) != len(self._entries):
+            self._keys = sorted(self._entries)
         self.doubt = doubt
         self.version = listed.version
         if doubt is None:
@@ -137,18 +147,25 @@ class Holding:
         """Put an entry in place. What does not differ keeps its very value, and what can not be read its old one."""
         held = self._entries.get(key)
         if held is None:
-            insort(self._keys, key)
             self._entries[key] = entry
+            self._forget_gathered()
             return True
         is_same_object = held.uid == entry.uid
         if (entry.value is None and is_same_object) or (held.value is not None and entry.value == held.value):
             entry = replace(entry, value=held.value)
         self._entries[key] = entry
-        return entry.value is not held.value or entry.findings != held.findings
+        is_new = entry.value is not held.value or entry.findings != held.findings
+        if is_new:
+            self._forget_gathered()
+        return is_new
 
     def _remove(self, key: Key) -> None:
         del self._entries[key]
         del self._keys[bisect_left(self._keys, key)]
+        self._forget_gathered()
+
+    def _forget_gathered(self) -> None:
+        self._objects = self._findings = None
 
     def _seen(self, version: str) -> None:
         self.version = version or self.version

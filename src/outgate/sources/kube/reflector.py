@@ -275,8 +275,6 @@ class Reflector:
         """Publish the kind as it is now; objects that did not change keep their very tuple."""
         old, now_s = self._part, time.monotonic()
         objects = self._holding.objects()
-        if len(objects) == len(old.objects) and all(map(_is, objects, old.objects)):
-            objects = old.objects
         findings = (*self._holding.findings(), *self._doubted(), *self._barred(state, error))
         self._part = Part(
             kind=old.kind,
@@ -313,7 +311,3 @@ class Reflector:
                 Finding("KindAbsent", self._watched.kind, "the API server has no such kind", Severity.WARNING, fix),
             )
         return ()
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
