@@ -112,8 +112,10 @@ def build(target: Path) -> None:
         out = Path(scratch, "out")
         out.mkdir()
         packages = [package for package, _ in PACKAGES.values()]
-        steps = ("go", "build", "-v", "-mod=readonly", "-trimpath", "-ldflags", linker_words(), "-o", f"{out}/")
-        with_progress(go, (*steps, *packages))
+        listed = with_progress(go, ("list", "-mod=readonly", "-deps", *packages), "modules fetched", "go: downloading")
+        said = f"of at most {len(listed.splitlines())} packages compiled"
+        options = ("-v", "-mod=readonly", "-trimpath", "-ldflags", linker_words(), "-o", f"{out}/")
+        with_progress(go, ("build", *options, *packages), said, "")
         for name, (_, made) in PACKAGES.items():
             (out / made).rename(out / name)
         check(out)
@@ -185,28 +187,33 @@ def output(argv: tuple[str, ...]) -> str:
     return done.stdout
 
 
-def with_progress(go: Go, argv: tuple[str, ...]) -> None:
-    """Run a build that names each package it has compiled, and say every 20 s how far it is.
+def with_progress(go: Go, words: tuple[str, ...], what: str, begin: str) -> str:
+    """Run a command of Go and return its output; say every 20 s how many lines that begin so it has said, of what.
 
     Raises:
         BuildFailed: it failed; its last lines are in the message.
     """
-    command = (str(go.program), *argv[1:])
     began = time.monotonic()
     lines: list[str] = []
-    with subprocess.Popen(
-        command, cwd=MODULE, env=dict(go.environment), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as child:
-        assert child.stderr is not None
-        reading = threading.Thread(target=lines.extend, args=(child.stderr,))
-        reading.start()
-        while reading.is_alive():
-            reading.join(SAY_EVERY_S)
-            fetched = sum(line.startswith("go: downloading") for line in lines)
-            compiled = sum(not line.startswith("go:") for line in lines)
-            say(f"{time.monotonic() - began:4.0f} s: {fetched} modules fetched, {compiled} packages compiled")
-    if child.returncode:
-        raise BuildFailed(f"{' '.join(argv[:2])} failed: " + "".join(lines[-LAST_LINES:]).strip())
+    with tempfile.TemporaryFile("w+") as listed:
+        with subprocess.Popen(
+            (str(go.program), *words),
+            cwd=MODULE,
+            env=dict(go.environment),
+            stderr=subprocess.PIPE,
+            stdout=listed,
+            text=True,
+        ) as child:
+            assert child.stderr is not None
+            reading = threading.Thread(target=lines.extend, args=(child.stderr,))
+            reading.start()
+            while reading.is_alive():
+                reading.join(SAY_EVERY_S)
+                say(f"{time.monotonic() - began:4.0f} s: {sum(line.startswith(begin) for line in lines)} {what}")
+        if child.returncode:
+            raise BuildFailed(f"go {words[0]} failed: " + "".join(lines[-LAST_LINES:]).strip())
+        listed.seek(0)
+        return listed.read()
 
 
 def check(folder: Path) -> None:

@@ -105,8 +105,13 @@ class Server:
             self._child = None
 
     def pause(self) -> None:
-        """Hold it still (SIGSTOP): its connections stay open, and nobody answers."""
+        """Hold it still (SIGSTOP): its connections stay open, and nobody answers.
+
+        The signal reaches each thread in its own time; this returns when the last of them stands.
+        """
         self._signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+        eventually(lambda: all(_state(thread) == "T" for thread in threads.iterdir()), f"{self.name} stands still")
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
@@ -120,3 +125,11 @@ class Server:
         if self._child is None:
             raise ServerFailed(f"{self.name} does not run")
         self._child.send_signal(number)  # not os.kill: an id may belong to somebody else once its owner has ended
+
+
+def _state(thread: Path) -> str:
+    """Return the state of a thread, a letter of proc(5); `T` also for one that has just ended."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "T"
