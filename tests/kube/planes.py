@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from outgate.apiserver.access import from_kubeconfig
+from outgate.apiserver.open import opened
 from outgate.lab.kube import ControlPlane
+from outgate.sources.kube.source import OpenServer
 
 CRDS = Path(__file__).resolve().parents[2] / "deploy" / "crds"
 
@@ -23,3 +26,9 @@ def install_crds(plane: ControlPlane) -> None:
     """Apply deploy/crds and wait until the API server serves them."""
     plane.kubectl("apply", "--server-side", "-f", str(CRDS))
     plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+
+
+def server_of(plane: ControlPlane, user: str) -> OpenServer:
+    """Return what opens the API server of a plane as one of its users, by the token in its file."""
+    access = from_kubeconfig(plane.kubeconfig(user, by_token=True))
+    return lambda: opened([access])

@@ -21,8 +21,7 @@ from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import State
 from outgate.sources.kube.source import NOTHING, KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
-from tests.kube.plain_wire import opened
-from tests.kube.planes import control_plane
+from tests.kube.planes import control_plane, server_of
 
 SHORT = Timings(
     page=3,
@@ -60,7 +59,7 @@ spec:
 
 @contextmanager
 def reading(plane: ControlPlane, user: str = "admin", remembered: Remembered = NOTHING) -> Iterator[KubeSource]:
-    source = KubeSource(opened(plane, user), timings=SHORT, remembered=remembered)
+    source = KubeSource(server_of(plane, user), timings=SHORT, remembered=remembered)
     try:
         yield source
     finally:

@@ -16,6 +16,8 @@ from enum import Enum
 
 import msgspec
 
+from outgate.apiserver.errors import Denied, Gone, Missing, Unauthorized
+from outgate.apiserver.server import Server
 from outgate.model.errors import OutgateError, Unreachable
 from outgate.model.why import Finding, Severity
 from outgate.sources.convert import ModelObject
@@ -23,7 +25,6 @@ from outgate.sources.kube.holding import Entry, Holding, Listed
 from outgate.sources.kube.kinds import Watched
 from outgate.sources.kube.objects import Event, ObjectReader, Page
 from outgate.sources.kube.timings import Timings
-from outgate.sources.kube.wire import Trouble, Wire
 from outgate.sources.parsed import Key
 
 _QUICK_ENDS = 3  # watches in a row that end at once: the kind is listed again
@@ -42,12 +43,16 @@ class State(Enum):
     UNREACHABLE = "UNREACHABLE"
 
 
-_TROUBLES = {
-    Trouble.ABSENT: State.ABSENT,
-    Trouble.DENIED: State.DENIED,
-    Trouble.AUTH: State.AUTH,
-    Trouble.UNREACHABLE: State.UNREACHABLE,
-}
+def _state_of(error: OutgateError) -> State:
+    """Return what an error of the server means for a kind."""
+    match error:
+        case Missing():
+            return State.ABSENT
+        case Denied():
+            return State.DENIED
+        case Unauthorized():
+            return State.AUTH
+    return State.UNREACHABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class Part:
 class Surroundings:
     """What the reflectors of one server share."""
 
-    wire: Wire
+    server: Server
     timings: Timings
     check_cluster: Callable[[], object]  # a coroutine function: raises when another cluster answers
     publish: Callable[[Part], None]
@@ -132,7 +137,7 @@ class Reflector:
         if self._watched.field_selector:
             query["fieldSelector"] = self._watched.field_selector
         while True:
-            body = await self._around.wire.request(
+            body = await self._around.server.request(
                 "GET", self._watched.path, query=query, deadline_s=self._timings.list_deadline_s
             )
             page = self._page(body)
@@ -156,7 +161,7 @@ class Reflector:
             try:
                 is_current = not (was_cut and await self._is_past()) and await self._watch(seconds)
             except OutgateError as error:
-                if self._around.wire.trouble(error) is not Trouble.UNREACHABLE:
+                if _state_of(error) is not State.UNREACHABLE:
                     raise
                 stalled, was_cut = stalled + 1, True
                 self._tell(self._part.state, errors=self._part.errors + 1)
@@ -178,7 +183,7 @@ class Reflector:
 
         Asked after a watch that did not end as promised, because no store goes back beneath a living watch.
         """
-        body = await self._around.wire.request("GET", self._watched.path, query={"limit": "1"}, deadline_s=5.0)
+        body = await self._around.server.request("GET", self._watched.path, query={"limit": "1"}, deadline_s=5.0)
         return self._holding.is_past(self._page(body).version)
 
     async def _watch(self, seconds: int) -> bool:
@@ -192,7 +197,7 @@ class Reflector:
         if self._watched.field_selector:
             query["fieldSelector"] = self._watched.field_selector
         try:
-            async with self._around.wire.lines(
+            async with self._around.server.lines(
                 self._watched.path,
                 query=query,
                 first_byte_s=self._timings.first_byte_s,
@@ -203,10 +208,8 @@ class Reflector:
                 async for line in lines:
                     if not self._take(self._event(line)):
                         return False
-        except OutgateError as error:
-            if self._around.wire.trouble(error) is Trouble.GONE:
-                return False
-            raise
+        except Gone:
+            return False
         return True
 
     def _event(self, line: bytes) -> Event:
@@ -236,22 +239,21 @@ class Reflector:
 
     async def _bear(self, error: OutgateError) -> None:
         """Tell of a trouble, and wait as long as it deserves."""
-        trouble = self._around.wire.trouble(error)
-        if trouble is Trouble.GONE:
+        if isinstance(error, Gone):
             self._forgotten += 1
             self._tell(self._part.state, errors=self._part.errors + 1)
             return
         self._troubles += 1
         synced = self._part.synced
-        if trouble is Trouble.ABSENT and (self._watched.may_be_absent or synced):
+        state = _state_of(error)
+        if state is State.ABSENT and (self._watched.may_be_absent or synced):
             self._holding.relist(Listed({}), time.monotonic())  # as any empty list: a second one must agree
             synced = True
-        doubted = self._holding.doubt is not None and trouble is Trouble.ABSENT
-        state = State.HELD if doubted else _TROUBLES[trouble]
-        self._tell(state, error=str(error), errors=self._part.errors + 1, synced=synced)
+        doubted = self._holding.doubt is not None and state is State.ABSENT
+        self._tell(State.HELD if doubted else state, error=str(error), errors=self._part.errors + 1, synced=synced)
         if doubted:
             await asyncio.sleep(self._timings.agree_after_s)
-        elif trouble in (Trouble.ABSENT, Trouble.DENIED):
+        elif state in (State.ABSENT, State.DENIED):
             await asyncio.sleep(self._timings.recheck_s * self._around.chance.uniform(0.9, 1.1))
         else:
             await asyncio.sleep(self._pause_s(self._troubles))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
+from outgate.apiserver.server import Server
 from outgate.model import intent
 from outgate.model.errors import NotReady, OutgateError
 from outgate.model.intent import Intent
@@ -26,11 +27,10 @@ from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS, Watched, needs_pods
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import Part, Reflector, Surroundings
 from outgate.sources.kube.timings import Timings
-from outgate.sources.kube.wire import Wire
 from outgate.sources.merge import the_network
 
-OpenWire = Callable[[], AbstractAsyncContextManager[Wire]]
-"""Opens the wire inside the thread's own loop, because connections belong to one loop."""
+OpenServer = Callable[[], AbstractAsyncContextManager[Server]]
+"""Opens the connection to a cluster inside the thread's own loop, because connections belong to one loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class KubeSource:
 
     def __init__(
         self,
-        open_wire: OpenWire,
+        open_server: OpenServer,
         *,
         gateway: str = "",
         kinds: Sequence[Watched] = GATEWAY_KINDS,
@@ -67,7 +67,7 @@ class KubeSource:
         """Describe it; the thread starts with the first `fileno` or `read`. `gateway` empty: the only one there is."""
         self._last_good = remembered.last_good
         self._from_disk = self._last_good.read() if self._last_good is not None else None
-        self._open_wire, self._gateway, self._kinds = open_wire, gateway, tuple(kinds)
+        self._open_server, self._gateway, self._kinds = open_server, gateway, tuple(kinds)
         self._uid, self._record, self._timings = remembered.cluster, remembered.record, timings
         self._parts: Mapping[str, Part] = MappingProxyType({one.kind: Part(kind=one.kind) for one in kinds})
         self._seen: Mapping[str, Part] = {}
@@ -178,7 +178,7 @@ class KubeSource:
     def _run(self) -> None:
         try:
             asyncio.run(self._reflect())
-        except OutgateError as error:  # the wire could not be opened: a kubeconfig that can not be read
+        except OutgateError as error:  # the connection could not be opened: a kubeconfig that can not be read
             self._failure = str(error)
             self._wake()
         finally:
@@ -187,11 +187,11 @@ class KubeSource:
     async def _reflect(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         self._on_start()
-        async with self._open_wire() as wire, asyncio.TaskGroup() as group:
+        async with self._open_server() as server, asyncio.TaskGroup() as group:
             around = Surroundings(
-                wire=wire,
+                server=server,
                 timings=self._timings,
-                check_cluster=lambda: self._check_cluster(wire),
+                check_cluster=lambda: self._check_cluster(server),
                 publish=lambda part: self._publish(part, group, around),
             )
             tasks = [group.create_task(Reflector(one, around).run()) for one in self._kinds]
@@ -199,18 +199,18 @@ class KubeSource:
             for task in [*tasks, *([self._pods] if self._pods else [])]:
                 task.cancel()
 
-    async def _check_cluster(self, wire: Wire) -> None:
+    async def _check_cluster(self, server: Server) -> None:
         """Refuse a server of another cluster, before anything of it is believed."""
-        uid = await wire.cluster_uid()
+        uid = await server.cluster_uid()
         if not self._uid:
             self._uid = uid
             self._record(uid)
         if uid == self._uid:
             self._other_cluster = ()
             return
-        text = f"the context {wire.name} leads to the cluster {uid}, and was the cluster {self._uid} before"
+        text = f"the context {server.name} leads to the cluster {uid}, and was the cluster {self._uid} before"
         fix = "use the kubeconfig of that cluster, or forget the recorded cluster; nothing is changed meanwhile"
-        self._other_cluster = (Finding("OtherCluster", wire.name, text, Severity.REFUSAL, fix),)
+        self._other_cluster = (Finding("OtherCluster", server.name, text, Severity.REFUSAL, fix),)
         self._wake()
         raise _OtherCluster(text)
 
