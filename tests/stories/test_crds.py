@@ -129,7 +129,12 @@ def test_every_attribute_of_the_model_can_be_written_in_a_manifest() -> None:
     for kind in KINDS.values():
         for record in records_in(kind.spec):
             assert isinstance(record.of, type)
-            in_model = {field.name for field in dataclasses.fields(record.of)} - {"name", "origin"}
+            in_model = {field.name for field in dataclasses.fields(record.of)} - {
+                "name",
+                "origin",
+                "served",
+                "allocated",
+            }
             assert {field.attribute for field in record.fields} == in_model
 
 

@@ -49,8 +49,8 @@ class _Given:
 
 class _ExecStatus(msgspec.Struct, frozen=True, rename="camel"):
     token: str = ""
-    client_certificate_data: str = ""
-    client_key_data: str = ""
+    client_certificate: str = msgspec.field(name="clientCertificateData", default="")
+    client_key: str = msgspec.field(name="clientKeyData", default="")
     expiration_timestamp: datetime | None = None
 
 
@@ -167,7 +167,7 @@ class Credentials:
         return await self._run(plugin)
 
     async def _run(self, plugin: Exec) -> _Given:
-        environment = {**os.environ, **dict(plugin.environment), "KUBERNETES_EXEC_INFO": self._exec_info(plugin)}
+        environment = {**os.environ, **dict(plugin.environment), "KUBERNETES_EXEC_INFO": self._told_to(plugin)}
         try:
             child = await asyncio.create_subprocess_exec(
                 plugin.command,
@@ -196,16 +196,16 @@ class Credentials:
         if found.api_version != plugin.version:
             raise self._error(f"{plugin.command}: printed {found.api_version}, was asked for {plugin.version}")
         status = found.status
-        if not status.token and not (status.client_certificate_data and status.client_key_data):
+        if not status.token and not (status.client_certificate and status.client_key):
             raise self._error(f"{plugin.command}: printed neither a token nor a certificate with its key")
         return _Given(
             token=status.token,
-            certificate=status.client_certificate_data.encode(),
-            key=status.client_key_data.encode(),
+            certificate=status.client_certificate.encode(),
+            key=status.client_key.encode(),
             ends_s=status.expiration_timestamp.timestamp() if status.expiration_timestamp else float("inf"),
         )
 
-    def _exec_info(self, plugin: Exec) -> str:
+    def _told_to(self, plugin: Exec) -> str:
         spec: dict[str, Any] = {"interactive": False}
         if plugin.tells_cluster:
             cluster: dict[str, Any] = {"server": self.access.server}

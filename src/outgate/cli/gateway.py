@@ -18,25 +18,36 @@ from outgate.roles.options import MANIFESTS, RUN, STATE, GatewayOptions
 
 _EXITS = {"OK": FINE, "DEGRADED": CHANGES}  # by the gateway's health; whatever else it is, it FAILED
 
+_PLACE = ("manifests", "kubeconfig", "contexts", "name", "instance", "state", "run")  # fields of GatewayOptions
+
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which gateway, which manifests, which state; they arrive as one `options`."""
     path = click.Path(path_type=Path)
 
     @wraps(function)
-    def with_options(
-        *args: Any, manifests: Path, name: str, instance: str, state_dir: Path, run_dir: Path, **words: Any
-    ) -> Any:
-        options = GatewayOptions(manifests=manifests, name=name, instance=instance, state=state_dir, run=run_dir)
+    def with_options(*args: Any, **words: Any) -> Any:
+        options = GatewayOptions(**{field: words.pop(field) for field in _PLACE})
         return function(*args, options=options, **words)
 
     decorated: Callable[..., Any] = with_options
     for option in (
-        click.option("--run-dir", type=path, default=RUN, show_default=True, help="Where lock and socket are."),
-        click.option("--state-dir", type=path, default=STATE, show_default=True, help="Where the state file is."),
+        click.option("--run-dir", "run", type=path, default=RUN, show_default=True, help="Where lock and socket are."),
+        click.option(
+            "--state-dir", "state", type=path, default=STATE, show_default=True, help="Where the state file is."
+        ),
         click.option("--instance", default="gateway", show_default=True, help="Name of the state's directory."),
         click.option(
             "--name", default="", help="The EgressGateway that this machine is; needed when there are several."
+        ),
+        click.option(
+            "--context",
+            "contexts",
+            multiple=True,
+            help="Of the kubeconfig; several are ways to the same cluster, the first is preferred.",
+        ),
+        click.option(
+            "--kubeconfig", type=path, default=None, help="Read the intent from this API server, not from manifests."
         ),
         click.option("-f", "--manifests", type=path, default=MANIFESTS, show_default=True, help="Directory or file."),
     ):

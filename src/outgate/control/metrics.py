@@ -190,7 +190,11 @@ def _findings(view: MetricsView) -> Iterable[Sample]:
 
 def _freshness(view: MetricsView, now_s: float) -> Iterable[Sample]:
     elapsed_s = now_s - view.made_s
-    return [((one.name,), one.age_s + elapsed_s) for one in view.status.sources if one.age_s is not None]
+    return [
+        ((" ".join(filter(None, (one.name, one.part))),), one.age_s + elapsed_s)
+        for one in view.status.sources
+        if one.age_s is not None
+    ]
 
 
 def _states(view: MetricsView) -> Iterable[Sample]:

@@ -59,12 +59,13 @@ class Observed:
     ports: Mapping[Address, int]
     ports_at_s: float | None = None
     confirmation: Confirmation | None = None
+    sources: tuple[SourceStatus, ...] = ()  # what the source says of itself, if it does
 
 
 def status_of(report: Report, observed: Observed) -> Status:
     """Return the whole status. Without a finished round the gateway has FAILED to do its job so far."""
     decided = report.decided
-    sources = (_source(report, observed),)
+    sources = observed.sources or (_source(report, observed),)
     rounds = _rounds(report, observed)
     guard = _guard(report, observed.counts)
     tenants = tuple(_tenants(decided, report, observed)) if decided else ()
@@ -147,7 +148,8 @@ def _guard(report: Report, counts: Counts) -> GuardStatus:
     )
 
 
-def _tenants(decided: Decided, report: Report, observed: Observed) -> Iterable[TenantStatus]:
+def standings(decided: Decided, report: Report) -> Iterable[tuple[EgressTenant, TenantState, Finding | None]]:
+    """Return how each tenant stands, and the worst finding about it. A tenant with no egress IP is refused."""
     by_tenant: dict[str, list[Finding]] = {}
     for finding in report.findings:
         if finding.about.startswith("EgressTenant/") and finding.severity is not Severity.NOTE:
@@ -155,19 +157,23 @@ def _tenants(decided: Decided, report: Report, observed: Observed) -> Iterable[T
     probing = {probe.tenant for probe in decided.desired.probes}
     for tenant in decided.snapshot.intent.tenants:
         name, findings = tenant.name, by_tenant.get(tenant.name, [])
-        accepted = decided.claims is not None and bool(decided.claims.egress.get(name))
-        yield _tenant(tenant, decided, observed, _standing(findings, name in probing, accepted))
+        worst = next((f for f in findings if f.severity is Severity.REFUSAL), findings[0] if findings else None)
+        if decided.claims is None or not decided.claims.egress.get(name):
+            yield tenant, TenantState.REFUSED, worst
+        elif worst is None and name in probing:
+            yield tenant, TenantState.DEGRADED, _probing(tenant)
+        else:
+            yield tenant, TenantState.DEGRADED if worst else TenantState.OK, worst
 
 
-def _standing(findings: list[Finding], probing: bool, accepted: bool) -> tuple[TenantState, str]:
-    """Return how a tenant stands, and why it is not OK; `accepted` tenants have at least one egress IP."""
-    worst = next((f for f in findings if f.severity is Severity.REFUSAL), findings[0] if findings else None)
-    reason = f"{worst.reason}: {worst.text}" if worst else ""
-    if not accepted:
-        return TenantState.REFUSED, reason
-    if probing:
-        return TenantState.DEGRADED, reason or "Probing: asking whether somebody else has its addresses"
-    return (TenantState.DEGRADED if worst else TenantState.OK), reason
+def _probing(tenant: EgressTenant) -> Finding:
+    text = "asking whether somebody else has its addresses"
+    return Finding("Probing", f"EgressTenant/{tenant.name}", text, Severity.NOTE, origin=tenant.origin)
+
+
+def _tenants(decided: Decided, report: Report, observed: Observed) -> Iterable[TenantStatus]:
+    for tenant, state, worst in standings(decided, report):
+        yield _tenant(tenant, decided, observed, (state, f"{worst.reason}: {worst.text}" if worst else ""))
 
 
 def _tenant(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -34,34 +35,16 @@ _PLAIN = re.compile(
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 
 
-class Manifests:
-    """A directory of manifests: `KIND-NAME.yaml`, or `KIND-NAMESPACE-NAME.yaml`, in lower case."""
+class Picture(ABC):
+    """The picture as objects, wherever they are put."""
 
-    def __init__(self, directory: Path) -> None:
-        """Use a directory, made if it is missing."""
-        self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
+    @abstractmethod
+    def put(self, manifest: Manifest) -> object:
+        """Put an object in place, replacing the one of the same kind and name."""
 
-    def put(self, manifest: Manifest) -> Path:
-        """Write a manifest, replacing the one of the same kind and name, and return its file."""
-        file = self.file(*_identity(manifest))
-        torn = file.with_name(f".{file.name}.new")  # hidden, and not called .yaml: no reader takes it for a manifest
-        torn.write_text("".join(f"{line}\n" for line in _yaml(manifest)), encoding="utf-8")
-        torn.rename(file)
-        return file
-
+    @abstractmethod
     def drop(self, kind: str, name: str, namespace: str = "") -> None:
-        """Remove a manifest.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-        self.file(kind, name, namespace).unlink()
-
-    def file(self, kind: str, name: str, namespace: str = "") -> Path:
-        """Return where the manifest of an object is, or would be."""
-        parts = (kind.lower(), namespace, name)
-        return self.directory / ("-".join(part for part in parts if part) + ".yaml")
+        """Remove an object."""
 
     def put_all(self, lab: Laboratory) -> None:
         """Write the cluster, its gateway, and a tenant for each namespace."""
@@ -90,6 +73,36 @@ class Manifests:
         for pod_ in left.pods:
             self.drop("Pod", pod_.name, pod_.namespace)
         self.drop("Node", left.name)
+
+
+class Manifests(Picture):
+    """A directory of manifests: `KIND-NAME.yaml`, or `KIND-NAMESPACE-NAME.yaml`, in lower case."""
+
+    def __init__(self, directory: Path) -> None:
+        """Use a directory, made if it is missing."""
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def put(self, manifest: Manifest) -> Path:
+        """Write a manifest, replacing the one of the same kind and name, and return its file."""
+        file = self.file(*identity(manifest))
+        torn = file.with_name(f".{file.name}.new")  # hidden, and not called .yaml: no reader takes it for a manifest
+        torn.write_text("".join(f"{line}\n" for line in _yaml(manifest)), encoding="utf-8")
+        torn.rename(file)
+        return file
+
+    def drop(self, kind: str, name: str, namespace: str = "") -> None:
+        """Remove a manifest.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        self.file(kind, name, namespace).unlink()
+
+    def file(self, kind: str, name: str, namespace: str = "") -> Path:
+        """Return where the manifest of an object is, or would be."""
+        parts = (kind.lower(), namespace, name)
+        return self.directory / ("-".join(part for part in parts if part) + ".yaml")
 
 
 def node(of: Node, *, ready: bool = True) -> Manifest:
@@ -192,7 +205,7 @@ def _ours(kind: str, name: str, spec: Mapping[str, object]) -> Manifest:
     return {"apiVersion": _OURS, "kind": kind, "metadata": {"name": name}, "spec": given}
 
 
-def _identity(manifest: Manifest) -> tuple[str, str, str]:
+def identity(manifest: Manifest) -> tuple[str, str, str]:
     """Return kind, name and namespace."""
     metadata = manifest["metadata"]
     assert isinstance(metadata, Mapping)

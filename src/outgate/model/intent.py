@@ -110,6 +110,15 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What an API server adds to an object of ours. `created` is as the server writes it, which sorts by time."""
+
+    uid: str
+    generation: int
+    created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EgressGateway:
     """One gateway machine: its NICs and what it protects."""
 
@@ -120,6 +129,7 @@ class EgressGateway:
     bypass: tuple[Prefix, ...] = ()
     internal_destinations: tuple[InternalDestination, ...] = ()
     announce: Announce = field(default_factory=Announce)
+    served: Served | None = field(default=None, compare=False)
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -209,7 +219,11 @@ class ByteQuota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressTenant:
-    """A group of namespaces with its own egress IPs on a gateway. Exactly one of `egress_ips` and `claim` is given."""
+    """A group of namespaces with its own egress IPs on a gateway. Exactly one of `egress_ips` and `claim` is given.
+
+    `allocated` is what a claim was given by whoever gives addresses for all gateways of a cluster; None: nobody does,
+    and the gateway takes them from the pool itself.
+    """
 
     name: str
     identity: Identity
@@ -219,6 +233,7 @@ class EgressTenant:
     source_check: SourceCheck = SourceCheck.NODE_SUBNETS
     egress_ips: tuple[Address, ...] = ()
     claim: PoolClaim | None = None
+    allocated: tuple[Address, ...] | None = None
     uplink: LinkName | None = None  # None: the uplink whose connected prefix holds the address, else the first
     destinations: tuple[DestinationRule, ...] = ()
     on_change: OnChange = OnChange.DRAIN
@@ -226,6 +241,7 @@ class EgressTenant:
     rate: RateLimit | None = None
     connections: int | None = None
     quota: ByteQuota | None = None
+    served: Served | None = field(default=None, compare=False)
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -238,6 +254,7 @@ class EgressPool:
     excludes: tuple[Span, ...] = ()
     allowed_namespaces: LabelSelector | None = None
     quarantine_s: int = 300
+    served: Served | None = field(default=None, compare=False)
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -315,7 +332,10 @@ class EgressIP:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """All that was asked, complete. Objects are sorted by name; `refusals` are the ones that could not be read."""
+    """All that was asked, complete. Objects are sorted by name; `refusals` are the ones that could not be read.
+
+    Where no tenant needs pods, an API server is not asked for them: `pods_known` says whether none means none.
+    """
 
     gateways: tuple[EgressGateway, ...] = ()
     tenants: tuple[EgressTenant, ...] = ()
@@ -323,6 +343,7 @@ class Intent:
     nodes: tuple[Node, ...] = ()
     namespaces: tuple[Namespace, ...] = ()
     pods: tuple[Pod, ...] = ()
+    pods_known: bool = True
     network: ClusterNetwork | None = None
     external_routes: tuple[ExternalRoute, ...] = ()
     egress_ips: tuple[EgressIP, ...] = ()

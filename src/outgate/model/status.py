@@ -32,9 +32,10 @@ class TenantState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
-    """How fresh a source of intent is: `name` is a directory, a file, or an API server."""
+    """How fresh a source of intent is: `name` is a directory, a file, or an API server; of that, `part` is the kind."""
 
     name: str
+    part: str = ""
     health: Health
     age_s: float | None  # since the last complete reading
     objects: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # how many of each kind, as shown

@@ -146,6 +146,10 @@ def _serve_pools(
     for tenant in sorted(claimants, key=lambda t: t.name):
         assert tenant.claim is not None
         mine = allocations[tenant.name]
+        if tenant.allocated is not None:
+            allocations[tenant.name], found = _given(tenant, tenant.claim, tenant.allocated, mine)
+            findings += found
+            continue
         standing = mine.pool_addresses[: tenant.claim.count] if mine.pool == tenant.claim.pool else ()
         missing = tenant.claim.count - len(standing)
         pool = pools.get(tenant.claim.pool)
@@ -166,7 +170,24 @@ def _serve_pools(
 def _is_served(tenant: EgressTenant, claim: PoolClaim, ledger: Ledger) -> bool:
     """Whether a tenant has exactly what it claims."""
     mine = ledger.tenants[tenant.name]
-    return mine.pool == claim.pool and len(mine.pool_addresses) == claim.count
+    is_whole = mine.pool == claim.pool and len(mine.pool_addresses) == claim.count
+    return is_whole and tenant.allocated in (None, mine.pool_addresses)
+
+
+def _given(
+    tenant: EgressTenant, claim: PoolClaim, allocated: tuple[Address, ...], mine: Allocation
+) -> tuple[Allocation, tuple[Finding, ...]]:
+    """Return the allocation of a tenant whose addresses are given elsewhere. What was given and is no longer said (a
+    status that was lost with a restore) stays until something else is said.
+    """
+    standing = mine.pool_addresses if mine.pool == claim.pool else ()
+    given = replace(mine, pool=claim.pool, pool_addresses=allocated or standing)
+    if len(allocated) == claim.count:
+        return given, ()
+    text = f"has {len(allocated)} of {claim.count} addresses of EgressPool/{claim.pool} in status.egressIPs"
+    fix = "see why in its conditions; is `outgate cluster run` alive?"
+    severity = Severity.WARNING if given.pool_addresses else Severity.REFUSAL
+    return given, (Finding("NotAllocated", f"EgressTenant/{tenant.name}", text, severity, fix, tenant.origin),)
 
 
 def _taken(intent: Intent, ledger: Ledger, facts: Facts) -> set[Address]:

@@ -73,8 +73,8 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMe
     intent, tenants = snapshot.intent, tuple(decided.tenants.values())
     chosen = memory.selections.get(
         None,
-        (tuple(map(subject, tenants)), intent.namespaces, intent.pods),
-        lambda _: select(tenants, intent.namespaces, intent.pods),
+        (tuple(map(subject, tenants)), intent.namespaces, intent.pods, intent.pods_known),
+        lambda _: _selected(intent, tenants),
     )
     planned = plan_tenants(snapshot, decided, chosen, memory.tenants)
     frame = _frame(snapshot, decided, digest, memory)
@@ -95,6 +95,12 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMe
         findings=findings,
         pods=MappingProxyType({name: len(pods) for name, pods in chosen.pods.items()}),
     )
+
+
+def _selected(intent: Intent, tenants: tuple[EgressTenant, ...]) -> Selection:
+    """Return who selects what; where pods are not known, nothing is said about how many."""
+    found = select(tenants, intent.namespaces, intent.pods)
+    return found if intent.pods_known else replace(found, pods=MappingProxyType({}))
 
 
 def _joined(parts: Parts, memory: PlanMemory) -> Wants:

@@ -163,7 +163,7 @@ def _planned(name: str, given: Gathered, around: Around) -> Planned:
     hops, claimed, retiring = given.hops[name], given.egress[name], given.retiring.get(name, ())
     troubles = {trouble.address: trouble for trouble in given.troubles.get(name, ())}
     waits = {trouble.address for trouble in troubles.values() if not trouble.held}
-    own, pods = own_of(tenant, allocation), given.pods.get(name, ())
+    own, pods = own_of(tenant, allocation), given.pods.get(name)
     kept = _kept(name, own, waits, retiring)
     egress = (*(claim for claim in claimed if claim.address not in waits), *kept)
     path = TenantFacts(
@@ -175,7 +175,7 @@ def _planned(name: str, given: Gathered, around: Around) -> Planned:
         own=(*own, *(claim.address for claim in kept)),
         foreign=frozenset(claim.address for claim in egress if claim.address in around.here),
         retiring=tuple(old for old in retiring if old[0] not in {claim.address for claim in kept}),
-        pods=pods,
+        pods=pods or (),
         ranges=given.ranges.get(name, ()),
         adopted=given.adopted.get(name, ()),
     )
@@ -239,8 +239,9 @@ def _unserved(
             yield _finding("NextHopOffLink", tenant, text, Severity.WARNING, fix)
 
 
-def _alone(tenant: EgressTenant, pods: tuple[Pod, ...]) -> Iterator[Finding]:
-    if tenant.namespace_selector is not None and not pods:
+def _alone(tenant: EgressTenant, pods: tuple[Pod, ...] | None) -> Iterator[Finding]:
+    """Tell of a tenant without pods; None: nobody knows."""
+    if tenant.namespace_selector is not None and pods == ():
         yield _finding("SelectsNothing", tenant, "selects no pod that has an address", Severity.NOTE, "")
 
 

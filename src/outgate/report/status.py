@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outgate.model.status import Blocked, Health, Layer, NodeStatus, PortUse, Status, TenantState, TenantStatus
+from outgate.model.status import (
+    Blocked,
+    Health,
+    Layer,
+    NodeStatus,
+    PortUse,
+    SourceStatus,
+    Status,
+    TenantState,
+    TenantStatus,
+)
 from outgate.report.findings import finding_lines, ordered
 from outgate.report.layout import (
     MANY,
@@ -61,15 +71,32 @@ def _headline(status: Status) -> Row:
 
 
 def _parts(status: Status) -> list[Row]:
-    rows: list[Row] = []
-    for source in status.sources:
-        objects = ", ".join(count(number, kind) for kind, number in source.objects.items())
-        said = [f"read {ago(source.age_s)} ago" if source.age_s is not None else "never read", objects, source.error]
-        text = f"{source.name}: " + "; ".join(part for part in said if part)
-        rows.append(_part("intent", source.health, text))
+    whole = [one for one in status.sources if not one.part]
+    rows = [_part("intent", one.health, f"{one.name}: {_read(one)}") for one in whole]
+    servers = dict.fromkeys(source.name for source in status.sources if source.part)
+    for server in servers:
+        rows += _kinds(server, [one for one in status.sources if one.part and one.name == server])
     rows.append(_part("kernel", *_rounds(status)))
     rows.append(_part("fail closed", *_guard(status)))
     return rows
+
+
+def _kinds(server: str, sources: Sequence[SourceStatus]) -> list[Row]:
+    """Return the lines of an API server: one for all kinds that are well, as old as the oldest; one for each other."""
+    well = [one for one in sources if one.health is Health.OK]
+    rows = [_part("intent", one.health, f"{server} {one.part}: {_read(one)}") for one in sources if one not in well]
+    if well:
+        objects = {one.part: sum(one.objects.values()) for one in well if any(one.objects.values())}
+        oldest = max((one.age_s for one in well if one.age_s is not None), default=None)
+        together = SourceStatus(name=server, health=Health.OK, age_s=oldest, objects=objects)
+        rows.insert(0, _part("intent", Health.OK, f"{server}: {count(len(well), 'kind')}, {_read(together)}"))
+    return rows
+
+
+def _read(source: SourceStatus) -> str:
+    objects = ", ".join(count(number, kind) for kind, number in source.objects.items())
+    age = f"read {ago(source.age_s)} ago" if source.age_s is not None else "never read"
+    return "; ".join(part for part in (age, objects, source.error) if part)
 
 
 def _part(name: str, health: Health, text: str) -> Row:

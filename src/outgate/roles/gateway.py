@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from outgate.control import pending as pending_file
 from outgate.control.daemon import Daemon, Parts, Report
@@ -36,6 +37,9 @@ from outgate.systems.conntrack import write as conntrack_write
 from outgate.systems.kernel.outbox import Boundary, no_boundary
 from outgate.systems.statefile.documents import Documents
 from outgate.systems.statefile.state import StateFile, not_written
+
+if TYPE_CHECKING:  # it brings asyncio along
+    from outgate.sources.kube.source import KubeSource
 
 LISTINGS = "listings.json"
 
@@ -72,7 +76,11 @@ def machine_of(place: Place) -> Iterator[GatewayMachine]:
 
 
 def read_intent(options: GatewayOptions) -> Intent:
-    """Return the intent of the manifests, read once."""
+    """Return the intent of the manifests or the API server, read once."""
+    if options.kubeconfig is not None:
+        from outgate.roles.cluster_source import read_once
+
+        return read_once(options, Documents(place_of(options).state))
     source = ManifestSource(options.manifests)
     try:
         return source.read()
@@ -126,6 +134,19 @@ def flush(options: GatewayOptions, boundary: Boundary = no_boundary) -> Outcome:
         return outcome
 
 
+def source_of(options: GatewayOptions, documents: Documents) -> ManifestSource | KubeSource:
+    """Return the daemon's source: an API server if one is named, else the manifests.
+
+    Raises:
+        IntentError: the kubeconfig can not be read or does not say what is needed.
+    """
+    if options.kubeconfig is None:
+        return ManifestSource(options.manifests)
+    from outgate.roles.cluster_source import kube_source
+
+    return kube_source(options, documents)
+
+
 @dataclass(slots=True)
 class Gateway:
     """A gateway that runs: the daemon with its loop, state, source and pending intent."""
@@ -136,7 +157,7 @@ class Gateway:
     daemon: Daemon
     state: StateFile
     documents: Documents
-    source: ManifestSource
+    source: ManifestSource | KubeSource
     machine: GatewayMachine
     started_s: float
     state_findings: tuple[Finding, ...] = ()
@@ -144,6 +165,7 @@ class Gateway:
 
     def apply(self, manifests: dict[str, str], *, within_s: float | None, sure: bool) -> None:
         """Put manifests in force: until they are confirmed, if a time is given, else for good."""
+        self._directory()
         wait = pending_file.Pending(manifests=manifests, until_s=time.time() + (within_s or 0.0))
         if self.daemon.confirming:
             raise IntentError("another applied intent waits for `confirm` or `rollback`")
@@ -197,6 +219,8 @@ class Gateway:
             self.hold(wait, sure=True)
 
     def _directory(self) -> Path:
+        if self.options.kubeconfig is not None:
+            raise IntentError("the daemon serves what its API server says; apply the manifests there, with kubectl")
         if not self.options.manifests.is_dir():
             raise IntentError(f"{self.options.manifests} is a file: applying needs the daemon to read a directory")
         return self.options.manifests
@@ -223,8 +247,8 @@ def opened(options: GatewayOptions, told: Callable[[Report], None]) -> Iterator[
         machine = stack.enter_context(machine_of(place))
         loop = Loop()
         stack.callback(loop.close)
-        source = ManifestSource(options.manifests)
-        stack.callback(source.close)
+        documents = Documents(place.state)
+        source = stack.enter_context(closing(source_of(options, documents)))
 
         def claimed(address: Address, mac: Mac) -> None:
             daemon.claimed(address, mac)
@@ -256,7 +280,7 @@ def opened(options: GatewayOptions, told: Callable[[Report], None]) -> Iterator[
             loop=loop,
             daemon=daemon,
             state=state,
-            documents=Documents(place.state),
+            documents=documents,
             source=source,
             machine=machine,
             started_s=loop.now_s(),

@@ -13,6 +13,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from outgate.control import logs, notify
 from outgate.control.daemon import Report
@@ -23,7 +24,7 @@ from outgate.control.socket import LATER, Later, Question, Server, Verb
 from outgate.control.status import Observed, status_of
 from outgate.model.errors import IntentError, OutgateError, Refused
 from outgate.model.net import Address
-from outgate.model.status import Confirmation, Status
+from outgate.model.status import Confirmation, SourceStatus, Status
 from outgate.model.why import Severity
 from outgate.report.layout import Style
 from outgate.report.status import status_document, status_text
@@ -33,6 +34,9 @@ from outgate.sources.exact import plain_of
 from outgate.sources.redact import redact_status
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.nft.parse import Counts
+
+if TYPE_CHECKING:  # it brings asyncio along
+    from outgate.systems.kubeapi.write import StatusWriter
 
 TIDY_S = 60.0  # what a round leaves for the collector is little; it is collected this often
 SAMPLE_S = 30.0  # ports in use are counted this often; status says how old the sample is
@@ -48,6 +52,7 @@ class Service:
 
     gateway: Gateway | None = None
     exposition: Exposition | None = None
+    writer: StatusWriter | None = None
     meter: Meter = field(default_factory=Meter)
     waiting: list[tuple[Question, int]] = field(default_factory=list)
     told_ready: bool = False
@@ -62,6 +67,7 @@ class Service:
         elif report.decided is not None:
             wall_s = gateway.daemon.parts.wall_s()
             self.meter.count(report.outcome, report.seconds, wall_s=wall_s, drift=report.drift)
+        self.say(report)
         if not self.told_ready:  # the guards stand, or nothing can be done yet: a boot must not wait for a NIC
             self.told_ready = notify.ready(report.error or f"round {report.rounds}") or True
         if report.decided is None or report.error or not report.outcome.converged or report.decided.desired.probes:
@@ -137,7 +143,8 @@ class Service:
             now_s=now_s,
             started_s=gateway.started_s,
             version=version("outgate"),
-            source=str(gateway.options.manifests),
+            source=gateway.options.source,
+            sources=self._sources(),
             source_read_s=gateway.daemon.source_read_s,
             source_error=gateway.daemon.source_error,
             counts=counts,
@@ -145,7 +152,24 @@ class Service:
             ports_at_s=self.ports_at_s,
             confirmation=Confirmation(left_s=gateway.left_s()) if until is not None else None,
         )
-        return status_of(replace(report, findings=(*report.findings, *gateway.state_findings)), observed)
+        more = (*gateway.state_findings, *(self.writer.findings if self.writer else ()))
+        return status_of(replace(report, findings=(*report.findings, *more)), observed)
+
+    def _sources(self) -> tuple[SourceStatus, ...]:
+        """Return what an API server's kinds say of themselves; a directory says nothing of itself."""
+        statuses = getattr(self._gateway().source, "statuses", tuple)
+        return tuple(statuses())
+
+    def say(self, report: Report) -> None:
+        """Tell the API server, if the intent comes from one, what became of its objects."""
+        options, decided = self._gateway().options, report.decided
+        if options.kubeconfig is None or decided is None or decided.claims is None:
+            return
+        from outgate.roles.cluster_source import status_writer, words_of
+
+        if self.writer is None:
+            self.writer = status_writer(options, decided.claims.gateway.name)
+        self.writer.offer(words_of(report))
 
     def sample_ports(self) -> None:
         """Count live flows by the address that the outside sees."""
@@ -193,6 +217,11 @@ class Service:
         self._answer_later(question)
         return LATER
 
+    def close(self) -> None:
+        """End what runs beside the loop."""
+        if self.writer is not None:
+            self.writer.close()
+
     def _answer_later(self, question: Question) -> None:
         """Answer when the machine has converged, with the changes that were made since now."""
         self.waiting.append((question, self._gateway().daemon.report.changes))
@@ -219,12 +248,13 @@ def serve(options: GatewayOptions) -> None:
         service.feed_watchdog()
         server = Server(gateway.place.socket, service.verbs(), gateway.loop)
         stack.callback(server.close)
+        stack.callback(service.close)
         gateway.loop.stop_on_signals()
         gateway.loop.at("sample", gateway.loop.now_s() + SAMPLE_S, service.sample_ports)
         gc.disable()
         stack.callback(gc.enable)
         gateway.loop.at("tidy", gateway.loop.now_s(), service.tidy)
-        log.info("started", extra={"fields": {"gateway": options.name, "manifests": str(options.manifests)}})
+        log.info("started", extra={"fields": {"gateway": options.name, "source": options.source}})
         gateway.daemon.run()
         notify.stopping()
         log.info("stopped", extra={"fields": {"data path": "left as it is"}})

@@ -17,6 +17,8 @@ class GatewayOptions:
     """The settings of a gateway. `name` is the EgressGateway this machine is; empty means the only one there is."""
 
     manifests: Path = MANIFESTS
+    kubeconfig: Path | None = None  # the intent comes from this API server instead
+    contexts: tuple[str, ...] = ()  # of it, all of one cluster, the preferred one first; none: the current one
     state: Path = STATE
     run: Path = RUN
     instance: str = "gateway"
@@ -25,6 +27,13 @@ class GatewayOptions:
     metrics_remote: bool = False  # also on an address that others reach
     sure: bool = False  # the user's --yes
     bundle: Path | None = None  # look at what this bundle holds instead of at this machine
+
+    @property
+    def source(self) -> str:
+        """Where the intent comes from, in words."""
+        if self.kubeconfig is None:
+            return str(self.manifests)
+        return " ".join((str(self.kubeconfig), *self.contexts))
 
 
 def place_of(options: GatewayOptions) -> Place:

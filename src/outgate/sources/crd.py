@@ -59,7 +59,7 @@ def _version(kind: Kind) -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": _schema(kind.spec, "What is asked for."),
-            "status": _status(),
+            "status": _status(kind),
         },
     }
     return {
@@ -159,44 +159,71 @@ def _field(field: Field) -> Schema:
     return schema
 
 
-def _status() -> Schema:
-    """Return the schema of `status`: conditions as metav1.Condition has them."""
-    limits: Schema = {
+_GENERATION: Schema = {
+    "description": "The metadata.generation that this status is about.",
+    "type": "integer",
+    "format": "int64",
+    "minimum": 0,
+}
+_REASON: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 1024,
+    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+}
+
+
+def _status(kind: Kind) -> Schema:
+    """Return the schema of `status`: conditions as metav1.Condition has them, and what each gateway says."""
+    properties: Schema = {"observedGeneration": _GENERATION, "conditions": _conditions()}
+    if kind.name in ("EgressGateway", "EgressTenant"):
+        properties["gateways"] = _words_of_gateways()
+    if kind.name == "EgressTenant":
+        properties["egressIPs"] = {
+            "description": "The addresses that a claim was given from its pool; written by the cluster role.",
+            "type": "array",
+            "maxItems": 32,
+            "items": {"type": "string", "maxLength": 45},
+            "x-kubernetes-list-type": "atomic",
+        }
+    return {"description": "What became of it; written by outgate.", "type": "object", "properties": properties}
+
+
+def _conditions() -> Schema:
+    fields: Schema = {
         "type": {"type": "string", "maxLength": 316, "pattern": "^[A-Za-z][A-Za-z0-9]*$"},
         "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
         "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
         "lastTransitionTime": {"type": "string", "format": "date-time"},
-        "reason": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 1024,
-            "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-        },
+        "reason": _REASON,
         "message": {"type": "string", "maxLength": 32768},
     }
     meanings = "; ".join(f"{name}: {text}" for name, text in CONDITIONS.items())
-    conditions = {
-        "description": f"{meanings}.",
-        "type": "array",
-        "maxItems": 16,
-        "items": {
-            "type": "object",
-            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
-            "properties": limits,
-        },
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
+    required = ["type", "status", "lastTransitionTime", "reason", "message"]
+    return _by_key(f"{meanings}.", 16, "type", {"type": "object", "required": required, "properties": fields})
+
+
+def _words_of_gateways() -> Schema:
+    fields: Schema = {
+        "name": {"description": "The EgressGateway.", "type": "string", "maxLength": 253},
+        "observedGeneration": _GENERATION,
+        "programmed": {"description": "Whether the machine holds all of it.", "type": "boolean"},
+        "reason": _REASON,
+        "message": {"type": "string", "maxLength": 1024},
     }
-    generation = {
-        "description": "The metadata.generation that this status is about.",
-        "type": "integer",
-        "format": "int64",
-        "minimum": 0,
-    }
+    item = {"type": "object", "required": list(fields), "properties": fields}
+    return _by_key("What each gateway machine says of it.", 64, "name", item)
+
+
+def _by_key(text: str, most: int, key: str, item: Schema) -> Schema:
+    """Return the schema of a list whose entries are told apart by a field, so that each writer owns its own."""
     return {
-        "description": "What became of it; written by outgate.",
-        "type": "object",
-        "properties": {"observedGeneration": generation, "conditions": conditions},
+        "description": text,
+        "type": "array",
+        "maxItems": most,
+        "items": item,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": [key],
     }
 
 

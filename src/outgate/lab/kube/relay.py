@@ -50,6 +50,8 @@ def _carry(loop: asyncio.AbstractEventLoop, listening: socket.socket, port: int)
         conversations.add(task := _current_task())
         try:
             await _join(inner, to_inner, port)
+        except asyncio.CancelledError:  # the end; streams of Python 3.11 would print a traceback of it
+            to_inner.transport.abort()
         finally:
             conversations.discard(task)
 

@@ -151,7 +151,7 @@ class Holding:
             self._forget_gathered()
             return True
         is_same_object = held.uid == entry.uid
-        if (entry.value is None and is_same_object) or (held.value is not None and entry.value == held.value):
+        if (entry.value is None and is_same_object) or _says_the_same(entry.value, held.value):
             entry = replace(entry, value=held.value)
         self._entries[key] = entry
         is_new = entry.value is not held.value or entry.findings != held.findings
@@ -182,3 +182,10 @@ def _is_not_newer(version: str, held: str) -> bool:
         return True
     new, old = _number(version), _number(held)
     return bool(new and old) and new < old
+
+
+def _says_the_same(value: ModelObject | None, held: ModelObject | None) -> bool:
+    """Return whether two readings of an object are one to outgate: equal, and of the same uid and generation."""
+    if value is None or held is None:
+        return False
+    return value == held and getattr(value, "served", None) == getattr(held, "served", None)

@@ -5,20 +5,22 @@ A text that does not fit its struct (a broken object, a bookmark, an error) is r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from outgate.model.intent import EgressTenant, Served
 from outgate.model.why import Finding, Origin
 from outgate.sources import cluster
 from outgate.sources.convert import Converter, Misfit
 from outgate.sources.json_reader import read_json
 from outgate.sources.kube.holding import Entry
 from outgate.sources.kube.kinds import Watched
-from outgate.sources.node import Fault, text_at
-from outgate.sources.own import read_own
+from outgate.sources.node import Fault
+from outgate.sources.own import OwnObject, read_own
 from outgate.sources.parsed import Key, refusal
 from outgate.sources.tenant_fields import KINDS
 
@@ -30,10 +32,17 @@ class _Meta(Struct, frozen=True, gc=False, rename="camel"):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+
+
+class _Given(Struct, frozen=True, gc=False):
+    egress_ips: tuple[str, ...] = msgspec.field(name="egressIPs", default=())
 
 
 class _Head(Struct, frozen=True, gc=False):
     metadata: _Meta
+    status: _Given = _Given()
 
 
 class _LiveMeta(cluster.Meta, frozen=True, gc=False, rename="camel", kw_only=True):
@@ -162,10 +171,11 @@ class ObjectReader:
 
     def _single(self, text: bytes) -> tuple[Key, Entry]:
         """Read one object by itself; what can not be read is an entry with the reasons."""
-        meta = msgspec.json.decode(text, type=_Head).metadata
+        head = msgspec.json.decode(text, type=_Head)
+        meta = head.metadata
         key = f"{self._watched.kind}\0{meta.namespace}\0{meta.name}"
         if self._watched.shape is None:
-            return key, self._own(text, meta)
+            return key, self._own(text, head)
         try:
             return self._typed(self._live.decode(text))
         except Misfit as error:
@@ -174,21 +184,15 @@ class ObjectReader:
             said, _, path = str(error).partition(" - at `$")
             return key, self._unreadable(meta, path.strip(".`"), said[:1].lower() + said[1:].replace("`", ""), "")
 
-    def _own(self, text: bytes, meta: _Meta) -> Entry:
-        node = read_json(text)
+    def _own(self, text: bytes, head: _Head) -> Entry:
+        node, meta = read_json(text), head.metadata
         if isinstance(node, Fault):
             return self._unreadable(meta, "", node.text, node.fix)
         made = read_own(KINDS[self._watched.kind], node, "")
         if isinstance(made, list):
             findings = [self._finding(meta, one.field, one.text, one.fix) for one in made]
             return Entry(meta.uid, meta.resource_version, None, tuple(findings))
-        for name, value in (
-            ("line", 0),
-            ("column", 0),
-            ("resource_version", text_at(node, "metadata", "resourceVersion")),
-        ):
-            object.__setattr__(made.origin, name, value)  # a place in the answer of a server is no place for a user
-        return Entry(meta.uid, meta.resource_version, made)
+        return Entry(meta.uid, meta.resource_version, _live(made, head))
 
     def _unreadable(self, meta: _Meta, path: str, text: str, fix: str) -> Entry:
         return Entry(meta.uid, meta.resource_version, None, (self._finding(meta, path, text, fix),))
@@ -202,3 +206,16 @@ class ObjectReader:
             resource_version=meta.resource_version,
         )
         return refusal(text, fix or _SERVER_FIX, origin)
+
+
+def _live(made: OwnObject, head: _Head) -> OwnObject:
+    """Return an object of ours with what the server adds. A place in the answer of a server is no place for a user."""
+    meta = head.metadata
+    origin = Origin(
+        kind=made.origin.kind, namespace=meta.namespace, name=meta.name, resource_version=meta.resource_version
+    )
+    served = Served(uid=meta.uid, generation=meta.generation, created=meta.creation_timestamp or "")
+    if isinstance(made, EgressTenant) and made.claim is not None:
+        allocated = tuple(map(ip_address, head.status.egress_ips))
+        return replace(made, origin=origin, served=served, allocated=allocated)
+    return replace(made, origin=origin, served=served)

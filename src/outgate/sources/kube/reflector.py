@@ -283,7 +283,7 @@ class Reflector:
             state=state,
             since_s=old.since_s if state is old.state else now_s,
             synced=old.synced if synced is None else synced,
-            heard_s=old.heard_s if error else now_s,
+            heard_s=old.heard_s if state is State.UNREACHABLE else now_s,
             error=error,
             lists=counts.get("lists", old.lists),
             watches=counts.get("watches", old.watches),

@@ -21,11 +21,12 @@ from outgate.apiserver.server import Server
 from outgate.model import intent
 from outgate.model.errors import NotReady, OutgateError
 from outgate.model.intent import Intent
+from outgate.model.status import Health, SourceStatus
 from outgate.model.why import Finding, Severity
 from outgate.sources.convert import ModelObject
 from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS, Watched, needs_pods
 from outgate.sources.kube.lastgood import LastGood
-from outgate.sources.kube.reflector import Part, Reflector, Surroundings
+from outgate.sources.kube.reflector import Part, Reflector, State, Surroundings
 from outgate.sources.kube.timings import Timings
 from outgate.sources.merge import the_network
 
@@ -46,6 +47,8 @@ class Remembered:
 
 NOTHING = Remembered()
 DEFAULTS = Timings()
+_KEEP_AFTER_S = 2.0  # an intent that changes often is written down this often
+_LOOK_AT_CREDENTIALS_S = 60.0
 
 
 class _OtherCluster(OutgateError):
@@ -64,7 +67,10 @@ class KubeSource:
         remembered: Remembered = NOTHING,
         timings: Timings = DEFAULTS,
     ) -> None:
-        """Describe it; the thread starts with the first `fileno` or `read`. `gateway` empty: the only one there is."""
+        """Describe it; the thread starts with the first `fileno` or `read`. `gateway` empty: the only one there is.
+
+        Pods are read while a tenant needs them, and always when they are among the `kinds`.
+        """
         self._last_good = remembered.last_good
         self._from_disk = self._last_good.read() if self._last_good is not None else None
         self._open_server, self._gateway, self._kinds = open_server, gateway, tuple(kinds)
@@ -80,6 +86,10 @@ class KubeSource:
         self._pods: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._started_s = time.monotonic()
+        self._keeping: asyncio.TimerHandle | None = None
+        self._context = ""
+        self._credentials: tuple[Finding, ...] = ()
+        self._told: tuple[Finding, ...] = ()  # what stands in the intent of these
 
     def read(self, *, look_at_all: bool = True) -> Intent:
         """Return all that is asked now: the very same value as before while nothing changed.
@@ -89,16 +99,16 @@ class KubeSource:
         """
         del look_at_all  # everything is always looked at: the server tells
         self._start()
-        parts, refused = self._parts, self._other_cluster
+        parts, told = self._parts, (*self._other_cluster, *self._credentials)
         missing = [one for one in parts.values() if not one.synced]
         if missing or self._failure:
             if self._from_disk is not None and not self._other_cluster:
                 return self._from_disk
             raise NotReady(self._failure or self._missing(missing))
-        if self._is_news(parts, refused):
-            self._intent = self._made(parts, refused)
+        if self._is_news(parts, told):
+            self._intent, self._told = self._made(parts, told), told
+            self._keep_soon()
         self._seen, self._from_disk = parts, None
-        self._write_down()
         return self._intent
 
     def fileno(self) -> int:
@@ -128,11 +138,45 @@ class KubeSource:
             with contextlib.suppress(OSError):
                 os.close(end)
 
-    def _write_down(self) -> None:
-        """Keep the intent for the next boot; a disk that does not take it stops nothing, and is tried again."""
-        if self._last_good is not None:
-            with contextlib.suppress(OSError):
-                self._last_good.write(self._intent)
+    @property
+    def is_refused(self) -> bool:
+        """Whether waiting is no use: another cluster answers, or the connection can not even be described."""
+        return bool(self._other_cluster or self._failure)
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """Return how fresh each kind is: a watch that is alive is heard at least once in a minute."""
+        now_s, found = time.monotonic(), []
+        for one in self._parts.values():
+            is_sound = one.state in (State.WATCHING, State.LISTING) or (one.state is State.ABSENT and one.synced)
+            words = "" if one.state is State.WATCHING or is_sound else one.state.value.lower()
+            found.append(
+                SourceStatus(
+                    name=self._context or "API server",
+                    part=one.kind,
+                    health=Health.OK if is_sound and one.synced else Health.DEGRADED,
+                    age_s=now_s - one.heard_s if one.heard_s else None,
+                    objects={"object": len(one.objects)},
+                    error=": ".join(part for part in (words, one.error) if part) if not is_sound else "",
+                )
+            )
+        return tuple(found)
+
+    def _keep_soon(self) -> None:
+        """Keep the intent for the next boot, soon, in the connection's thread: who waits for a change goes first."""
+        if self._last_good is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._set_keeping)
+
+    def _set_keeping(self) -> None:
+        if self._keeping is None and self._loop is not None:
+            self._keeping = self._loop.call_later(_KEEP_AFTER_S, self._keep)
+
+    def _keep(self) -> None:
+        """Write the intent down; a disk that does not take it stops nothing, and is tried again with the next."""
+        self._keeping = None
+        assert self._last_good is not None  # it is why we are called
+        with contextlib.suppress(OutgateError):
+            self._last_good.write(self._intent)
 
     def _missing(self, missing: Sequence[Part]) -> str:
         if self._other_cluster:
@@ -141,16 +185,16 @@ class KubeSource:
         words = [f"{one.kind} ({one.state.value}{': ' + one.error if one.error else ''})" for one in missing]
         return f"not read from the API server yet, for {waited_s:.0f} s: {', '.join(words)}"
 
-    def _is_news(self, parts: Mapping[str, Part], refused: tuple[Finding, ...]) -> bool:
+    def _is_news(self, parts: Mapping[str, Part], told: tuple[Finding, ...]) -> bool:
         """Return whether something that stands in the Intent is another now; states and counts do not."""
-        if parts.keys() != self._seen.keys() or any(one not in self._intent.refusals for one in refused):
+        if parts.keys() != self._seen.keys() or told != self._told:
             return True
         return any(
             one.objects is not self._seen[kind].objects or one.findings is not self._seen[kind].findings
             for kind, one in parts.items()
-        ) or (not refused and any(one.reason == "OtherCluster" for one in self._intent.refusals))
+        )
 
-    def _made(self, parts: Mapping[str, Part], refused: tuple[Finding, ...]) -> Intent:
+    def _made(self, parts: Mapping[str, Part], told: tuple[Finding, ...]) -> Intent:
         def of(kind: str) -> tuple[ModelObject, ...]:
             return parts[kind].objects if kind in parts else ()
 
@@ -161,10 +205,11 @@ class KubeSource:
             nodes=cast("tuple[intent.Node, ...]", of("Node")),
             namespaces=cast("tuple[intent.Namespace, ...]", of("Namespace")),
             pods=cast("tuple[intent.Pod, ...]", of("Pod")),
+            pods_known=PODS.kind in parts,
             network=the_network(of("Network")),
             external_routes=cast("tuple[intent.ExternalRoute, ...]", of("AdminPolicyBasedExternalRoute")),
             egress_ips=cast("tuple[intent.EgressIP, ...]", of("EgressIP")),
-            refusals=(*refused, *(finding for one in parts.values() for finding in one.findings)),
+            refusals=(*told, *(finding for one in parts.values() for finding in one.findings)),
         )
 
     def _start(self) -> None:
@@ -194,10 +239,24 @@ class KubeSource:
                 check_cluster=lambda: self._check_cluster(server),
                 publish=lambda part: self._publish(part, group, around),
             )
+            self._context = server.name
             tasks = [group.create_task(Reflector(one, around).run()) for one in self._kinds]
+            tasks.append(group.create_task(self._look_at_credentials(server)))
             await self._ended.wait()
             for task in [*tasks, *([self._pods] if self._pods else [])]:
                 task.cancel()
+            if self._keeping is not None:
+                self._keeping.cancel()
+                self._keep()
+
+    async def _look_at_credentials(self, server: Server) -> None:
+        """Tell of credentials that end soon; for ever."""
+        while True:
+            found = server.findings()
+            if found != self._credentials:
+                self._credentials = found
+                self._wake()
+            await asyncio.sleep(_LOOK_AT_CREDENTIALS_S)
 
     async def _check_cluster(self, server: Server) -> None:
         """Refuse a server of another cluster, before anything of it is believed."""
@@ -217,11 +276,11 @@ class KubeSource:
     def _publish(self, part: Part, group: asyncio.TaskGroup, around: Surroundings) -> None:
         """Put one part among the others, in the thread of the loop; wake the daemon when its Intent may differ."""
         old = self._parts.get(part.kind)
-        if part.kind == PODS.kind and self._pods is None:
+        if part.kind == PODS.kind and self._pods is None and PODS not in self._kinds:
             return  # its last word, after nobody needs it any more
         self._parts = MappingProxyType({**self._parts, part.kind: part})
         is_news = old is None or old.objects is not part.objects or old.findings is not part.findings
-        if part.kind in ("EgressTenant", "EgressGateway") and is_news:
+        if part.kind in ("EgressTenant", "EgressGateway") and is_news and PODS not in self._kinds:
             self._switch_pods(group, around)
         if is_news or (old is not None and old.synced != part.synced):
             self._wake()

@@ -1,0 +1,78 @@
+"""What stands in the statuses of our objects from us: read once, so that only what differs is written."""
+
+from __future__ import annotations
+
+import msgspec
+
+from outgate.apiserver.server import Resource, Server
+from outgate.model.errors import Unreachable
+from outgate.systems.kubeapi.render import GATEWAYS, TENANTS, Subject, Word
+
+_PAGE = "500"
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    uid: str
+
+
+class _Entry(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    observed_generation: int
+    programmed: bool
+    reason: str
+    message: str
+
+
+class _Status(msgspec.Struct, frozen=True):
+    gateways: tuple[_Entry, ...] = ()
+
+
+class _Object(msgspec.Struct, frozen=True):
+    metadata: _Meta
+    status: _Status = _Status()
+
+
+class _ListMeta(msgspec.Struct, frozen=True):
+    next_page: str = msgspec.field(name="continue", default="")
+
+
+class _Page(msgspec.Struct, frozen=True):
+    metadata: _ListMeta
+    items: tuple[_Object, ...] = ()
+
+
+async def words_of(server: Server, gateway: str) -> dict[Subject, Word]:
+    """Return what this gateway has said, by object.
+
+    Raises:
+        OutgateError: the lists did not come whole.
+    """
+    found: dict[Subject, Word] = {}
+    for kind, resource in (("EgressGateway", GATEWAYS), ("EgressTenant", TENANTS)):
+        for one in await _all(server, resource):
+            for entry in one.status.gateways:
+                if entry.name == gateway:
+                    subject = Subject(kind=kind, name=one.metadata.name, uid=one.metadata.uid)
+                    found[subject] = Word(
+                        generation=entry.observed_generation,
+                        programmed=entry.programmed,
+                        reason=entry.reason,
+                        message=entry.message,
+                    )
+    return found
+
+
+async def _all(server: Server, resource: Resource) -> list[_Object]:
+    found: list[_Object] = []
+    query = {"limit": _PAGE}
+    while True:
+        body = await server.request("GET", resource.path(), query=query)
+        try:
+            page = msgspec.json.decode(body, type=_Page)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"{resource.path()}: the answer is no list of an API server: {error}") from error
+        found += page.items
+        if not page.metadata.next_page:
+            return found
+        query["continue"] = page.metadata.next_page
