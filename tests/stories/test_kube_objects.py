@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from outgate.model.intent import EgressTenant, Intent, Namespace, Node, Pod
-from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS, needs_pods
+from outgate.sources.kube.kinds import LOOKER, needs_pods
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.objects import ObjectReader
 
@@ -19,7 +19,7 @@ TENANT = {
 
 
 def reader(kind: str) -> ObjectReader:
-    return ObjectReader(next(one for one in (*GATEWAY_KINDS, PODS) if one.kind == kind))
+    return ObjectReader(next(one for one in LOOKER.always if one.kind == kind))
 
 
 def line(kind: str, given: object) -> bytes:

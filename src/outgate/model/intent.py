@@ -110,12 +110,58 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One condition of an object's status. `holds` None is Unknown; `since` is as the server writes a time."""
+
+    type: str
+    holds: bool | None
+    reason: str
+    message: str
+    generation: int = 0
+    since: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What one gateway says of an object: of which generation, whether the machine holds all of it, and why not."""
+
+    gateway: str
+    generation: int
+    programmed: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An address that a pool has given: to which tenant, and, since that released it, until when it rests."""
+
+    address: Address
+    tenant: str
+    rests_until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What stands in an object's status."""
+
+    conditions: tuple[Condition, ...] = ()
+    told: tuple[Told, ...] = ()
+    given: tuple[Given, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What an API server adds to an object of ours. `created` is as the server writes it, which sorts by time."""
+    """What an API server adds to an object of ours. `created` is as the server writes it, which sorts by time.
+
+    Who writes statuses reads them too: then `standing` is there, and `version` is the resourceVersion that it was.
+    """
 
     uid: str
     generation: int
     created: str
+    version: str = ""
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,7 +153,7 @@ def _serve_pools(
         standing = mine.pool_addresses[: tenant.claim.count] if mine.pool == tenant.claim.pool else ()
         missing = tenant.claim.count - len(standing)
         pool = pools.get(tenant.claim.pool)
-        refusal = _pool_refusal(tenant, pool, pools, namespaces)
+        refusal = pool_refusal(tenant, pool, pools, namespaces)
         if refusal is not None or pool is None:
             findings += [refusal] if refusal else []
             continue
@@ -202,9 +202,10 @@ def _taken(intent: Intent, ledger: Ledger, facts: Facts) -> set[Address]:
     return listed | special | given | nodes | machine | {*ledger.holdings, *ledger.retiring, *facts.conflicts}
 
 
-def _pool_refusal(
+def pool_refusal(
     tenant: EgressTenant, pool: EgressPool | None, pools: Mapping[str, EgressPool], namespaces: NamespaceIndex
 ) -> Finding | None:
+    """Return why a tenant may not claim from a pool, or None."""
     about = f"EgressTenant/{tenant.name}"
     assert tenant.claim is not None
     if pool is None:

@@ -85,7 +85,7 @@ def claims(
     taken: dict[Address, Claim] = {}
     hops: dict[str, tuple[Claim, ...]] = {}
     egress: dict[str, tuple[Claim, ...]] = {}
-    for tenant in sorted(asked, key=lambda t: (not _stands(t, ledger), t.name)):
+    for tenant in sorted(asked, key=lambda t: (not _stands(t, ledger), *seniority(t))):
         wanted = tuple(_wanted(tenant, ledger, nics))
         refusal = next((r for claim in wanted if (r := _refusal(tenant, claim, taken, ledger, forbidden))), None)
         if refusal is not None:
@@ -261,6 +261,12 @@ class Forbidden:
         identities = (tenant.identity for tenant in self._intent.tenants if tenant.name == holder)
         asked = any(isinstance(one, NextHopIdentity) and address in one.addresses for one in identities)
         return asked or holder in unreadable(self._intent)
+
+
+def seniority(tenant: EgressTenant) -> tuple[str, str, str]:
+    """Return what new claims are ordered by: the oldest object first; where nobody knows its age, the name."""
+    served = tenant.served
+    return (served.created, served.uid, tenant.name) if served is not None else ("", "", tenant.name)
 
 
 def _stands(tenant: EgressTenant, ledger: Ledger) -> bool:

@@ -19,7 +19,7 @@ from outgate.model.intent import Intent, Served
 from outgate.model.status import TenantState
 from outgate.model.why import Finding
 from outgate.roles.options import GatewayOptions
-from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS
+from outgate.sources.kube.kinds import LOOKER
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.source import KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
@@ -87,8 +87,9 @@ def read_once(options: GatewayOptions, documents: Documents) -> Intent:
         NotReady: it did not say all of it in time, or is another cluster's.
     """
     remembered = Remembered(cluster=_uid(documents.read(CLUSTER)))
-    kinds = (*GATEWAY_KINDS, PODS)  # whoever looks may ask about a pod
-    source = KubeSource(open_server(options), gateway=options.name, kinds=kinds, remembered=remembered, timings=TIMINGS)
+    source = KubeSource(
+        open_server(options), gateway=options.name, kinds=LOOKER, remembered=remembered, timings=TIMINGS
+    )
     deadline_s = time.monotonic() + ONCE_S
     with closing(source):
         while True:

@@ -186,6 +186,8 @@ def _status(kind: Kind) -> Schema:
             "items": {"type": "string", "maxLength": 45},
             "x-kubernetes-list-type": "atomic",
         }
+    if kind.name == "EgressPool":
+        properties["addresses"] = _given()
     return {"description": "What became of it; written by outgate.", "type": "object", "properties": properties}
 
 
@@ -213,6 +215,21 @@ def _words_of_gateways() -> Schema:
     }
     item = {"type": "object", "required": list(fields), "properties": fields}
     return _by_key("What each gateway machine says of it.", 64, "name", item)
+
+
+def _given() -> Schema:
+    address = {"description": "An address of the pool.", "type": "string", "maxLength": 45}
+    fields: Schema = {
+        "address": address,
+        "tenant": {"description": "The EgressTenant that has it, or had it.", "type": "string", "maxLength": 253},
+        "restsUntil": {
+            "description": "It was released, and is nobody else's until then.",
+            "type": "string",
+            "format": "date-time",
+        },
+    }
+    item = {"type": "object", "required": ["address", "tenant"], "properties": fields}
+    return _by_key("The addresses that are given or rest.", 65536, "address", item)
 
 
 def _by_key(text: str, most: int, key: str, item: Schema) -> Schema:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from outgate.model.intent import EgressGateway, EgressTenant, SourceCheck, SourceIdentity
@@ -26,6 +26,7 @@ class Watched:
     shape: Shape = None
     may_be_absent: bool = False  # a cluster without the CRD is complete without it
     field_selector: str = ""
+    with_status: bool = False  # of our own: what stands in the status is read as well
 
     @property
     def path(self) -> str:
@@ -36,7 +37,7 @@ class Watched:
 
 PODS = Watched(kind="Pod", plural="pods", shape=cluster.Pod)
 
-GATEWAY_KINDS = (
+_KINDS = (
     Watched(kind="EgressGateway", plural="egressgateways", group=GROUP, version="v1alpha1"),
     Watched(kind="EgressTenant", plural="egresstenants", group=GROUP, version="v1alpha1"),
     Watched(kind="EgressPool", plural="egresspools", group=GROUP, version="v1alpha1"),
@@ -51,6 +52,25 @@ GATEWAY_KINDS = (
         may_be_absent=True,
     ),
     Watched(kind="EgressIP", plural="egressips", group="k8s.ovn.org", shape=cluster.EgressIP, may_be_absent=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kinds:
+    """What one reader needs: kinds that are always read, and whether pods are read while a tenant needs them."""
+
+    always: tuple[Watched, ...]
+    pods_on_demand: bool = False
+
+
+GATEWAY = Kinds(always=_KINDS, pods_on_demand=True)
+LOOKER = Kinds(always=(*_KINDS, PODS))  # whoever looks may ask about a pod
+CLUSTER = Kinds(
+    always=tuple(
+        replace(one, with_status=True) if one.shape is None else one
+        for one in _KINDS
+        if one.kind not in ("EgressIP", "AdminPolicyBasedExternalRoute")
+    )
 )
 
 

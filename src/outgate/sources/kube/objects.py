@@ -6,13 +6,14 @@ A text that does not fit its struct (a broken object, a bookmark, an error) is r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from outgate.model.intent import EgressTenant, Served
+from outgate.model.intent import Condition, EgressTenant, Given, Served, Standing, Told
 from outgate.model.why import Finding, Origin
 from outgate.sources import cluster
 from outgate.sources.convert import Converter, Misfit
@@ -36,13 +37,43 @@ class _Meta(Struct, frozen=True, gc=False, rename="camel"):
     creation_timestamp: str | None = None
 
 
-class _Given(Struct, frozen=True, gc=False):
+class _Condition(Struct, frozen=True, gc=False, rename="camel"):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
+class _Word(Struct, frozen=True, gc=False, rename="camel"):
+    name: str
+    observed_generation: int
+    programmed: bool
+    reason: str
+    message: str
+
+
+class _GivenAddress(Struct, frozen=True, gc=False, rename="camel"):
+    address: str
+    tenant: str
+    rests_until: datetime | None = None
+
+
+class _OwnStatus(Struct, frozen=True, gc=False):
     egress_ips: tuple[str, ...] = msgspec.field(name="egressIPs", default=())
+    conditions: tuple[_Condition, ...] = ()
+    gateways: tuple[_Word, ...] = ()
+    addresses: tuple[_GivenAddress, ...] = ()
 
 
 class _Head(Struct, frozen=True, gc=False):
     metadata: _Meta
-    status: _Given = _Given()
+
+
+class _OwnHead(Struct, frozen=True, gc=False):
+    metadata: _Meta
+    status: _OwnStatus = _OwnStatus()
 
 
 class _LiveMeta(cluster.Meta, frozen=True, gc=False, rename="camel", kw_only=True):
@@ -171,11 +202,10 @@ class ObjectReader:
 
     def _single(self, text: bytes) -> tuple[Key, Entry]:
         """Read one object by itself; what can not be read is an entry with the reasons."""
-        head = msgspec.json.decode(text, type=_Head)
-        meta = head.metadata
+        meta = msgspec.json.decode(text, type=_Head).metadata
         key = f"{self._watched.kind}\0{meta.namespace}\0{meta.name}"
         if self._watched.shape is None:
-            return key, self._own(text, head)
+            return key, self._own(text, msgspec.json.decode(text, type=_OwnHead))
         try:
             return self._typed(self._live.decode(text))
         except Misfit as error:
@@ -184,7 +214,7 @@ class ObjectReader:
             said, _, path = str(error).partition(" - at `$")
             return key, self._unreadable(meta, path.strip(".`"), said[:1].lower() + said[1:].replace("`", ""), "")
 
-    def _own(self, text: bytes, head: _Head) -> Entry:
+    def _own(self, text: bytes, head: _OwnHead) -> Entry:
         node, meta = read_json(text), head.metadata
         if isinstance(node, Fault):
             return self._unreadable(meta, "", node.text, node.fix)
@@ -192,7 +222,7 @@ class ObjectReader:
         if isinstance(made, list):
             findings = [self._finding(meta, one.field, one.text, one.fix) for one in made]
             return Entry(meta.uid, meta.resource_version, None, tuple(findings))
-        return Entry(meta.uid, meta.resource_version, _live(made, head))
+        return Entry(meta.uid, meta.resource_version, _live(made, head, with_status=self._watched.with_status))
 
     def _unreadable(self, meta: _Meta, path: str, text: str, fix: str) -> Entry:
         return Entry(meta.uid, meta.resource_version, None, (self._finding(meta, path, text, fix),))
@@ -208,14 +238,54 @@ class ObjectReader:
         return refusal(text, fix or _SERVER_FIX, origin)
 
 
-def _live(made: OwnObject, head: _Head) -> OwnObject:
+def _live(made: OwnObject, head: _OwnHead, *, with_status: bool) -> OwnObject:
     """Return an object of ours with what the server adds. A place in the answer of a server is no place for a user."""
     meta = head.metadata
     origin = Origin(
         kind=made.origin.kind, namespace=meta.namespace, name=meta.name, resource_version=meta.resource_version
     )
-    served = Served(uid=meta.uid, generation=meta.generation, created=meta.creation_timestamp or "")
+    served = Served(
+        uid=meta.uid,
+        generation=meta.generation,
+        created=meta.creation_timestamp or "",
+        version=meta.resource_version if with_status else "",
+        standing=_standing(head.status) if with_status else None,
+    )
     if isinstance(made, EgressTenant) and made.claim is not None:
         allocated = tuple(map(ip_address, head.status.egress_ips))
         return replace(made, origin=origin, served=served, allocated=allocated)
     return replace(made, origin=origin, served=served)
+
+
+def _standing(status: _OwnStatus) -> Standing:
+    return Standing(
+        conditions=tuple(
+            Condition(
+                type=one.type,
+                holds={"True": True, "False": False}.get(one.status),
+                reason=one.reason,
+                message=one.message,
+                generation=one.observed_generation,
+                since=one.last_transition_time,
+            )
+            for one in status.conditions
+        ),
+        told=tuple(
+            Told(
+                gateway=one.name,
+                generation=one.observed_generation,
+                programmed=one.programmed,
+                reason=one.reason,
+                message=one.message,
+            )
+            for one in status.gateways
+        ),
+        given=tuple(
+            Given(
+                address=ip_address(one.address),
+                tenant=one.tenant,
+                rests_until_s=one.rests_until.timestamp() if one.rests_until else None,
+            )
+            for one in status.addresses
+        ),
+    )

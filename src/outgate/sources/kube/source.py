@@ -24,7 +24,7 @@ from outgate.model.intent import Intent
 from outgate.model.status import Health, SourceStatus
 from outgate.model.why import Finding, Severity
 from outgate.sources.convert import ModelObject
-from outgate.sources.kube.kinds import GATEWAY_KINDS, PODS, Watched, needs_pods
+from outgate.sources.kube.kinds import GATEWAY, PODS, Kinds, needs_pods
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import Part, Reflector, State, Surroundings
 from outgate.sources.kube.timings import Timings
@@ -63,19 +63,16 @@ class KubeSource:
         open_server: OpenServer,
         *,
         gateway: str = "",
-        kinds: Sequence[Watched] = GATEWAY_KINDS,
+        kinds: Kinds = GATEWAY,
         remembered: Remembered = NOTHING,
         timings: Timings = DEFAULTS,
     ) -> None:
-        """Describe it; the thread starts with the first `fileno` or `read`. `gateway` empty: the only one there is.
-
-        Pods are read while a tenant needs them, and always when they are among the `kinds`.
-        """
+        """Describe it; the thread starts with the first `fileno` or `read`. `gateway` empty: the only one there is."""
         self._last_good = remembered.last_good
         self._from_disk = self._last_good.read() if self._last_good is not None else None
-        self._open_server, self._gateway, self._kinds = open_server, gateway, tuple(kinds)
+        self._open_server, self._gateway, self._kinds = open_server, gateway, kinds
         self._uid, self._record, self._timings = remembered.cluster, remembered.record, timings
-        self._parts: Mapping[str, Part] = MappingProxyType({one.kind: Part(kind=one.kind) for one in kinds})
+        self._parts: Mapping[str, Part] = MappingProxyType({one.kind: Part(kind=one.kind) for one in kinds.always})
         self._seen: Mapping[str, Part] = {}
         self._intent = Intent()
         self._other_cluster: tuple[Finding, ...] = ()
@@ -240,7 +237,7 @@ class KubeSource:
                 publish=lambda part: self._publish(part, group, around),
             )
             self._context = server.name
-            tasks = [group.create_task(Reflector(one, around).run()) for one in self._kinds]
+            tasks = [group.create_task(Reflector(one, around).run()) for one in self._kinds.always]
             tasks.append(group.create_task(self._look_at_credentials(server)))
             await self._ended.wait()
             for task in [*tasks, *([self._pods] if self._pods else [])]:
@@ -276,11 +273,11 @@ class KubeSource:
     def _publish(self, part: Part, group: asyncio.TaskGroup, around: Surroundings) -> None:
         """Put one part among the others, in the thread of the loop; wake the daemon when its Intent may differ."""
         old = self._parts.get(part.kind)
-        if part.kind == PODS.kind and self._pods is None and PODS not in self._kinds:
+        if part.kind == PODS.kind and self._pods is None and self._kinds.pods_on_demand:
             return  # its last word, after nobody needs it any more
         self._parts = MappingProxyType({**self._parts, part.kind: part})
         is_news = old is None or old.objects is not part.objects or old.findings is not part.findings
-        if part.kind in ("EgressTenant", "EgressGateway") and is_news and PODS not in self._kinds:
+        if part.kind in ("EgressTenant", "EgressGateway") and is_news and self._kinds.pods_on_demand:
             self._switch_pods(group, around)
         if is_news or (old is not None and old.synced != part.synced):
             self._wake()

@@ -1,0 +1,30 @@
+"""What the status of an object shall say: the word between deciding it and writing it to an API server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from outgate.model.intent import Condition, Given, Served
+from outgate.model.net import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the status of one object shall say. `allocated` and `given` are None where the kind has no such field."""
+
+    kind: str
+    name: str
+    served: Served
+    conditions: tuple[Condition, ...]
+    allocated: tuple[Address, ...] | None = None
+    given: tuple[Given, ...] | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the status says this already. Addresses of a tenant are compared by whoever knows the tenant."""
+        standing = self.served.standing
+        if standing is None:
+            return False
+        there = {one.type: one for one in standing.conditions}
+        says = all(there.get(one.type) == one for one in self.conditions)
+        return says and (self.given is None or {*self.given} == {*standing.given})

@@ -1,0 +1,214 @@
+"""The cluster role: judges all objects of a cluster, gives addresses from pools, and writes both into their statuses.
+
+Several replicas run, one leads; the others watch, so that the next leader decides at once. Whatever it decides with
+stands in the objects, so it keeps no state of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outgate.apiserver.access import Access, from_kubeconfig, from_pod
+from outgate.apiserver.open import opened
+from outgate.apiserver.server import Server
+from outgate.control import logs
+from outgate.control.probes import Probes
+from outgate.model.errors import NotReady, OutgateError
+from outgate.model.intent import EgressTenant, Intent
+from outgate.model.net import Address
+from outgate.model.verdict import Verdict
+from outgate.model.why import Finding
+from outgate.plan.pools import give
+from outgate.plan.verdicts import judge
+from outgate.sources.kube.kinds import CLUSTER
+from outgate.sources.kube.source import KubeSource
+from outgate.sources.kube.timings import Timings
+from outgate.systems.kubeapi import events, judged
+from outgate.systems.kubeapi.lease import Lease, LeaseTimings
+
+NAMESPACE, LEASE = "outgate", "outgate-cluster"
+_TIMINGS = Timings(start_jitter_s=0.0)
+_GATHER_S = 0.05  # what arrives together is judged together
+_AT_ONCE = 8
+_PAUSE_S = 2.0  # after a write that failed
+
+log = logging.getLogger("outgate.cluster")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """The settings of a replica. Without a kubeconfig it runs in a pod."""
+
+    kubeconfig: Path | None = None
+    contexts: tuple[str, ...] = ()
+    namespace: str = NAMESPACE
+    lease: str = LEASE
+    timings: LeaseTimings = field(default_factory=LeaseTimings)
+    probes: str = ""  # ADDRESS:PORT of /livez and /readyz; empty is off
+
+
+def accesses_of(options: ClusterOptions) -> list[Access]:
+    """Return where the API server is.
+
+    Raises:
+        IntentError: the kubeconfig does not say, or this is no pod.
+    """
+    if options.kubeconfig is None:
+        return [from_pod()]
+    return [from_kubeconfig(options.kubeconfig, context) for context in options.contexts or ("",)]
+
+
+def serve(options: ClusterOptions) -> None:
+    """Run one replica until SIGTERM or SIGINT.
+
+    Raises:
+        IntentError: as `accesses_of`.
+    """
+    logs.configure()
+    accesses = accesses_of(options)
+    asyncio.run(_serve(options, accesses))
+
+
+async def _serve(options: ClusterOptions, accesses: list[Access]) -> None:
+    identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    source = KubeSource(lambda: opened(accesses), kinds=CLUSTER, timings=_TIMINGS)
+    with contextlib.closing(source):
+        async with opened(accesses) as server:
+            lease = Lease(server, (options.namespace, options.lease), identity, options.timings)
+            judging = Judging(server, source, lease, identity)
+            with Probes(options.probes, lambda: judging.is_ready):
+                async with _running(lease.run(judging.wake), judging.run()):
+                    log.info("started", extra={"fields": {"identity": identity}})
+                    await ended.wait()
+            await lease.release()
+    log.info("stopped", extra={"fields": {"data path": "left as it is"}})
+
+
+@asynccontextmanager
+async def _running(*programs: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run programs beside what is inside; one that fails ends everything."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in programs]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+class Judging:
+    """The loop of a replica: read, judge, write what differs, while it leads."""
+
+    def __init__(self, server: Server, source: KubeSource, lease: Lease, identity: str) -> None:
+        self._server, self._source, self._lease, self._identity = server, source, lease, identity
+        self._woken = asyncio.Event()
+        self._told: set[tuple[str, str, str]] = set()  # refusals of which an event was written: uid, reason, text
+        self.is_ready = False  # whether the objects were read
+
+    def wake(self) -> None:
+        """Judge soon: something changed, or who leads."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Judge for ever; cancel it."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._source.fileno(), self._source_changed)
+        again_s: float | None = None
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), again_s)
+                await asyncio.sleep(_GATHER_S)
+                self._woken.clear()
+                again_s = await self._judge()
+        finally:
+            loop.remove_reader(self._source.fileno())
+
+    def _source_changed(self) -> None:
+        if self._source.changed():
+            self.wake()
+
+    async def _judge(self) -> float | None:
+        """Judge once; return the seconds until time itself changes something."""
+        try:
+            intent = self._source.read()
+        except NotReady as error:
+            self.is_ready = False
+            log.info("waiting", extra={"fields": {"error": str(error)}})
+            return None
+        self.is_ready = True
+        if not self._lease.leads:
+            return None
+        now_s = time.time()
+        gifts = give(intent, now_s)
+        verdicts, refusals = judge(intent, gifts)
+        has = {tenant.name: tenant.allocated for tenant in intent.tenants}
+        fresh = [one for one in verdicts if not (one.stands and _has_its_addresses(one, has))]
+        failed = await self._write(fresh, now_s)
+        await self._tell(intent, refusals)
+        if failed:
+            return _PAUSE_S
+        return max(0.0, gifts.next_end_s - now_s) + 1.0 if gifts.next_end_s is not None else None
+
+    async def _write(self, verdicts: list[Verdict], now_s: float) -> bool:
+        """Write verdicts; say whether some could not be. Pools go first: what they have given is their book."""
+        in_flight = asyncio.Semaphore(_AT_ONCE)
+        failures: list[OutgateError] = []
+
+        async def write(verdict: Verdict) -> None:
+            async with in_flight:
+                if failures or not self._lease.leads:
+                    return
+                try:
+                    await judged.write(self._server, verdict, now_s)
+                except OutgateError as error:
+                    failures.append(error)
+
+        for is_pool in (True, False):
+            batch = [one for one in verdicts if (one.kind == "EgressPool") is is_pool]
+            await asyncio.gather(*map(write, batch))
+        if failures:
+            log.warning("not written", extra={"fields": {"error": str(failures[0])}})
+        elif verdicts:
+            log.info("judged", extra={"fields": {"written": len(verdicts)}})
+        return bool(failures)
+
+    async def _tell(self, intent: Intent, refusals: tuple[Finding, ...]) -> None:
+        """Write an event for each refusal that is new."""
+        tenants = {f"EgressTenant/{one.name}": one for one in intent.tenants}
+        now: set[tuple[str, str, str]] = set()
+        for refusal in refusals:
+            tenant = tenants.get(refusal.about)
+            if tenant is None or tenant.served is None:
+                continue
+            said = (tenant.served.uid, refusal.reason, refusal.text)
+            now.add(said)
+            if said not in self._told and self._lease.leads and not await self._event(tenant, refusal):
+                now.discard(said)
+        self._told = now
+
+    async def _event(self, tenant: EgressTenant, refusal: Finding) -> bool:
+        assert tenant.served is not None
+        about = ("EgressTenant", tenant.name, tenant.served)
+        note = "; ".join(part for part in (refusal.text, refusal.fix) if part)
+        try:
+            await events.tell(self._server, about, refusal.reason, note, ("outgate-cluster", self._identity))
+        except OutgateError as error:
+            log.warning("no event", extra={"fields": {"error": str(error)}})
+            return False
+        return True
+
+
+def _has_its_addresses(verdict: Verdict, has: dict[str, tuple[Address, ...] | None]) -> bool:
+    return verdict.allocated is None or verdict.allocated == has.get(verdict.name)

@@ -1,0 +1,75 @@
+"""Writing verdicts: server-side apply of what the cluster role owns in the statuses of our objects."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from outgate.apiserver.errors import Conflict, Missing
+from outgate.apiserver.server import APPLY, Body, Resource, Server
+from outgate.model.intent import Condition
+from outgate.model.verdict import Verdict
+from outgate.systems.kubeapi.render import GROUP, VERSION
+
+WRITER = "outgate-cluster"
+_PLURALS = {"EgressGateway": "egressgateways", "EgressTenant": "egresstenants", "EgressPool": "egresspools"}
+_LONGEST_MESSAGE = 32768
+
+
+async def write(server: Server, verdict: Verdict, now_s: float) -> None:
+    """Write one verdict. It is about one version of one object: when that is another by now, it is not written, and
+    decided again when the source tells.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    resource = Resource(plural=_PLURALS[verdict.kind], group=GROUP, version=VERSION)
+    path = resource.path(verdict.name, subresource="status")
+    query = {"fieldManager": WRITER, "force": "true"}
+    try:
+        await server.request("PATCH", path, query=query, body=Body(rendered(verdict, now_s), APPLY))
+    except (Conflict, Missing):
+        return
+
+
+def rendered(verdict: Verdict, now_s: float) -> bytes:
+    """Return the document of a server-side apply."""
+    status: dict[str, Any] = {
+        "observedGeneration": verdict.served.generation,
+        "conditions": [_condition(one, now_s) for one in verdict.conditions],
+    }
+    if verdict.allocated is not None:
+        status["egressIPs"] = [str(address) for address in verdict.allocated]
+    if verdict.given is not None:
+        status["addresses"] = [
+            {"address": str(one.address), "tenant": one.tenant}
+            | ({"restsUntil": _time(one.rests_until_s)} if one.rests_until_s is not None else {})
+            for one in verdict.given
+        ]
+    metadata = {"name": verdict.name, "uid": verdict.served.uid, "resourceVersion": verdict.served.version}
+    document = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": verdict.kind,
+        "metadata": metadata,
+        "status": status,
+    }
+    return msgspec.json.encode(document)
+
+
+def _condition(one: Condition, now_s: float) -> dict[str, Any]:
+    words = {True: "True", False: "False", None: "Unknown"}
+    return {
+        "type": one.type,
+        "status": words[one.holds],
+        "reason": one.reason,
+        "message": one.message[:_LONGEST_MESSAGE],
+        "observedGeneration": one.generation,
+        "lastTransitionTime": one.since or _time(now_s),
+    }
+
+
+def _time(seconds: float) -> str:
+    """Return a time as metav1.Time is written, in whole seconds."""
+    return datetime.fromtimestamp(round(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,208 @@
+"""The cluster role on a real API server: pools give, conditions tell why not, of two replicas one leads, and a leader
+that was held still does not write when it wakes up.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outgate.lab.kube import ControlPlane
+from outgate.lab.manifests import Manifest, egress_gateway, egress_pool
+from outgate.lab.waiting import eventually
+
+NUMBERS = count(1)
+
+
+def tenant(name: str, **spec: object) -> Manifest:
+    """Return an EgressTenant told by its source; it selects a namespace of that name."""
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": name}}
+    spec = {"gateway": "gw1", "namespaceSelector": selector, "identity": {"source": {}}, **spec}
+    return {"apiVersion": "outgate.io/v1alpha1", "kind": "EgressTenant", "metadata": {"name": name}, "spec": spec}
+
+
+class Role:
+    """Replicas of the role on a control plane, each a process of its own, with leases of this test."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane, self._folder = plane, folder
+        self._lease = f"cluster-{next(NUMBERS)}"
+        self.replicas: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start one more replica."""
+        kubeconfig = self.plane.kubeconfig(by_token=True)
+        words = ["cluster", "run", "--kubeconfig", str(kubeconfig), "--namespace", "default", "--lease", self._lease]
+        with (self._folder / "role.log").open("ab") as log:
+            replica = subprocess.Popen([sys.executable, "-m", "outgate", *words], stdout=log, stderr=log)
+        self.replicas.append(replica)
+        return replica
+
+    def lease(self) -> dict[str, Any]:
+        """Return the lease's spec; empty while there is none."""
+        status, found = self.plane.call("GET", f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{self._lease}")
+        return dict(found["spec"]) if status == 200 else {}
+
+    def put(self, *manifests: Manifest) -> None:
+        """Apply objects."""
+        text = "\n---\n".join(map(json.dumps, manifests))
+        self.plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        """Return an object."""
+        found: dict[str, Any] = json.loads(self.plane.kubectl("get", kind, name, "-o", "json").stdout)
+        return found
+
+    def condition(self, name: str, kind: str = "Accepted") -> tuple[str, str, str]:
+        """Return a tenant's condition as status, reason and message."""
+        conditions = self.get("egresstenant", name).get("status", {}).get("conditions", [])
+        found = next((one for one in conditions if one["type"] == kind), None)
+        return (found["status"], found["reason"], found["message"]) if found else ("", "", "")
+
+    def addresses(self, name: str) -> list[str]:
+        """Return what a tenant was given."""
+        return list(self.get("egresstenant", name).get("status", {}).get("egressIPs", []))
+
+    def log(self) -> str:
+        """Return what the replicas said."""
+        return (self._folder / "role.log").read_text()[-3000:]
+
+
+@contextmanager
+def a_role(plane: ControlPlane, folder: Path) -> Iterator[Role]:
+    role = Role(plane, folder)
+    try:
+        role.put(egress_gateway())
+        yield role
+    finally:
+        for replica in role.replicas:
+            if replica.poll() is None:
+                replica.send_signal(signal.SIGCONT)
+                replica.kill()
+            replica.wait()
+        plane.kubectl("delete", "egresstenants,egresspools,egressgateways", "--all")
+
+
+@pytest.fixture
+def role(plane: ControlPlane, tmp_path: Path) -> Iterator[Role]:
+    with a_role(plane, tmp_path) as made:
+        yield made
+
+
+def test_claims_are_given_addresses_and_the_oldest_claim_wins(role: Role) -> None:
+    role.put(egress_pool("small", "192.0.2.10-192.0.2.11", quarantine="0s"))
+    role.put(tenant("zoe", fromPool={"name": "small", "count": 2}))  # older than ann, though later by name
+    eventually(lambda: role.get("egresstenant", "zoe")["metadata"]["creationTimestamp"] != "", "zoe is there")
+    role.start()
+    eventually(lambda: role.addresses("zoe") == ["192.0.2.10", "192.0.2.11"], "zoe is given both addresses")
+    role.put(tenant("ann", fromPool={"name": "small"}))
+    eventually(lambda: role.condition("ann")[:2] == ("False", "PoolExhausted"), "ann is told that there are none")
+    assert "EgressTenant/zoe" in role.condition("ann")[2]
+    assert role.addresses("ann") == []
+    eventually(
+        lambda: "PoolExhausted" in role.plane.kubectl("get", "events", "-n", "default").stdout, "an event tells of it"
+    )
+    role.put(tenant("zoe", fromPool={"name": "small", "count": 1}))
+    eventually(lambda: role.addresses("zoe") == ["192.0.2.10"], "zoe keeps the lower one")
+    eventually(lambda: role.addresses("ann") == ["192.0.2.11"], "what zoe gave back is ann's")
+    assert role.condition("ann")[0] == "True"
+    book = {one["address"]: one["tenant"] for one in role.get("egresspool", "small")["status"]["addresses"]}
+    assert book == {"192.0.2.10": "zoe", "192.0.2.11": "ann"}
+
+
+def test_what_is_released_rests_and_goes_back_to_who_had_it(role: Role) -> None:
+    role.put(egress_pool("resting", "192.0.2.20", quarantine="1h"), tenant("first", fromPool={"name": "resting"}))
+    role.start()
+    eventually(lambda: role.addresses("first") == ["192.0.2.20"], "first has the address")
+    role.plane.kubectl("delete", "egresstenant", "first")
+    role.put(tenant("second", fromPool={"name": "resting"}))
+    eventually(lambda: role.condition("second")[:2] == ("False", "PoolExhausted"), "the address rests")
+    entry = role.get("egresspool", "resting")["status"]["addresses"][0]
+    assert entry["tenant"] == "first"
+    assert entry["restsUntil"]
+    role.put(tenant("first", fromPool={"name": "resting"}))
+    eventually(lambda: role.addresses("first") == ["192.0.2.20"], "first has it again")
+
+
+def test_two_tenants_of_one_address_are_told_apart_by_age(role: Role) -> None:
+    role.put(tenant("older", egressIPs=["192.0.2.30"]))
+    role.start()
+    eventually(lambda: role.condition("older")[0] == "True", "the older one is accepted")
+    role.put(tenant("aaa-newer", egressIPs=["192.0.2.30"]))
+    eventually(lambda: role.condition("aaa-newer")[:2] == ("False", "AddressTaken"), "the newer one is refused")
+    assert "EgressTenant/older" in role.condition("aaa-newer")[2]
+    assert role.condition("older")[0] == "True"
+    shown = role.plane.kubectl("get", "egresstenants").stdout.splitlines()
+    assert [line.split()[0] for line in shown[1:] if "False" in line] == ["aaa-newer"]
+
+
+def test_what_a_gateway_says_becomes_a_condition_and_a_condition_keeps_its_time(role: Role) -> None:
+    role.put(tenant("spoken", egressIPs=["192.0.2.40"]))
+    role.start()
+    eventually(lambda: role.condition("spoken", "Programmed")[:2] == ("Unknown", "NotHeard"), "nobody spoke yet")
+    word = {"name": "gw1", "observedGeneration": 1, "programmed": True, "reason": "Programmed", "message": "all of it"}
+    status = {"status": {"gateways": [word]}}
+    role.plane.kubectl(
+        *("patch", "egresstenant", "spoken", "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    )
+    eventually(lambda: role.condition("spoken", "Programmed")[:2] == ("True", "Programmed"), "it is programmed")
+    before = role.get("egresstenant", "spoken")
+    role.put(tenant("spoken", egressIPs=["192.0.2.41"]))
+    eventually(lambda: role.condition("spoken", "Programmed")[:2] == ("Unknown", "Pending"), "the change is pending")
+    after = role.get("egresstenant", "spoken")
+    times = [
+        {one["type"]: one["lastTransitionTime"] for one in found["status"]["conditions"]}["Accepted"]
+        for found in (before, after)
+    ]
+    assert times[0] == times[1]
+    assert after["status"]["observedGeneration"] == 2
+
+
+def test_a_killed_leader_is_followed(role: Role) -> None:
+    first = role.start()
+    eventually(lambda: role.lease().get("holderIdentity"), "the first leads")
+    holder = role.lease()["holderIdentity"]
+    role.start()
+    first.kill()
+    first.wait()
+    eventually(lambda: role.lease()["holderIdentity"] not in ("", holder), "the second leads", within_s=30.0)
+    assert role.lease()["leaseTransitions"] == 1
+    role.put(tenant("after", egressIPs=["192.0.2.50"]))
+    eventually(lambda: role.condition("after")[0] == "True", "the second judges")
+
+
+def test_a_leader_that_ends_lets_go_at_once(role: Role) -> None:
+    first = role.start()
+    eventually(lambda: role.lease().get("holderIdentity"), "it leads")
+    first.terminate()
+    assert first.wait(timeout=20) == 0
+    assert role.lease()["holderIdentity"] == ""
+
+
+def test_a_leader_that_was_held_still_does_not_write_when_it_wakes_up(role: Role) -> None:
+    first = role.start()
+    eventually(lambda: role.lease().get("holderIdentity"), "the first leads")
+    holder = role.lease()["holderIdentity"]
+    role.start()
+    role.put(tenant("still", egressIPs=["192.0.2.60"]))
+    eventually(lambda: role.condition("still")[0] == "True", "the first judges")
+    first.send_signal(signal.SIGSTOP)
+    eventually(lambda: role.lease()["holderIdentity"] not in ("", holder), "the second leads", within_s=30.0)
+    second = role.lease()["holderIdentity"]
+    role.put(tenant("newer", egressIPs=["192.0.2.60"]))
+    eventually(lambda: role.condition("newer")[:2] == ("False", "AddressTaken"), "the second judges")
+    version = role.get("egresstenant", "newer")["metadata"]["resourceVersion"]
+    first.send_signal(signal.SIGCONT)
+    seen = role.lease()["renewTime"]
+    eventually(lambda: role.lease()["renewTime"] > seen, "the second renews while the first is awake")
+    assert role.lease()["holderIdentity"] == second
+    assert role.get("egresstenant", "newer")["metadata"]["resourceVersion"] == version
