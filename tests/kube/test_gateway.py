@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 
 from outgate.lab.kube import ControlPlane, relay
 from outgate.lab.kube.cluster import Cluster
-from outgate.lab.manifests import egress_gateway, egress_tenant
+from outgate.lab.manifests import egress_gateway, egress_pool, egress_tenant
 from outgate.lab.topology import Laboratory
 from tests.gateway.rig import FAST, Rig, until
 from tests.kube.planes import control_plane
+from tests.kube.replicas import Role
 
 
 class KubeRig(Rig):
@@ -79,3 +81,71 @@ def test_the_cluster_is_followed_and_every_object_says_what_became_of_it(rig: Ku
     rig.cluster.put(egress_tenant(blue))
     rig.wait_until_served()
     assert rig.leaked() == 0
+
+
+def test_a_claim_is_served_with_what_the_cluster_role_gave_it(rig: KubeRig, tmp_path: Path) -> None:
+    blue = next(one for one in rig.lab.tenants if one.namespace == "ns-blue")
+    rig.cluster.put(egress_pool("blue", f"{blue.egress4}-{blue.egress4}"))
+    rig.cluster.put(egress_tenant(blue, egressIPs=None, fromPool={"name": "blue"}))
+    rig.start()
+    until(lambda: rig.words("egresstenant", "ns-blue").get("reason") == "NotAllocated", "it waits for its address")
+    assert not any(rig.is_served(pod) for pod in rig.lab.pods if pod.namespace == "ns-blue")
+    role = Role(rig.plane, tmp_path)
+    try:
+        role.start()
+        pods = [pod for pod in rig.lab.pods if pod.namespace == "ns-blue"]
+        until(lambda: all(rig.is_served(pod) for pod in pods), "its pods are served", diagnosis=rig.diagnosis)
+        until(lambda: role.condition("ns-blue", "Programmed")[0] == "True", "its condition says so", diagnosis=role.log)
+    finally:
+        role.close()
+    assert rig.leaked() == 0
+
+
+def test_without_the_api_server_the_data_path_stays_and_a_boot_serves_what_it_said_last(rig: KubeRig) -> None:
+    rig.start()
+    rig.wait_until_served()
+    document = rig.place / "state" / "gateway" / "intent.json"
+    until(document.exists, "the intent is kept")
+    rig.plane.kill()
+    for pod in rig.lab.pods:
+        assert rig.is_served(pod)
+    rig.kill()
+    rig.lab.gw.run(["nft", "flush", "ruleset"])  # as after a boot: nothing of ours is there
+    for link in json.loads(rig.lab.gw.run(["ip", "-j", "link"]).stdout):
+        if link["ifname"].startswith("og-"):
+            rig.lab.gw.run(["ip", "link", "del", link["ifname"]])
+    rig.start()
+    rig.wait_until_served()
+    status = rig.outgate("gateway", "status").stdout
+    assert "IntentFromDisk" in status
+    rig.plane.start()
+    until(lambda: "IntentFromDisk" not in rig.outgate("gateway", "status").stdout, "the server is heard again")
+    assert rig.leaked() == 0
+
+
+def test_a_kubeconfig_of_another_cluster_deletes_nothing(rig: KubeRig, tmp_path: Path) -> None:
+    rig.start()
+    rig.wait_until_served()
+    rig.stop()
+    with control_plane(tmp_path / "other", name="other") as other, relay(rig.lab.gw, other.port):
+        rig.kubeconfig = other.kubeconfig(by_token=True)
+        rig.start()
+        status = partial(rig.outgate, "gateway", "status")
+        until(lambda: "leads to the cluster" in status().stdout, "it is refused", diagnosis=lambda: str(status()))
+        for pod in rig.lab.pods:
+            assert rig.is_served(pod)
+
+
+def test_whoever_only_looks_reads_the_api_server_too(rig: KubeRig) -> None:
+    planned = rig.outgate("gateway", "plan")
+    assert planned.returncode == 1, planned.stderr
+    assert "EgressTenant/ns-blue" in planned.stdout
+    rig.start()
+    rig.wait_until_served()
+    pod = rig.lab.pod("ns-blue")
+    told = rig.outgate("explain", f"{pod.namespace}/{pod.name}", "--to", "203.0.113.9")
+    assert told.returncode == 0, told.stderr
+    assert str(rig.expected(pod)) in told.stdout
+    refused = rig.outgate("gateway", "apply", "--confirm-within", "60s")
+    assert refused.returncode == 2
+    assert "kubectl" in refused.stderr

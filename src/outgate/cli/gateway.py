@@ -145,7 +145,12 @@ def apply(options: GatewayOptions, confirm_within: str, yes: bool) -> int:
     from outgate.roles.options import place_of
 
     within_s = _seconds("--confirm-within", confirm_within) if confirm_within else 0.0
-    if place_of(options).socket.exists():
+    runs = place_of(options).socket.exists()
+    if options.kubeconfig is not None and (runs or within_s):
+        raise IntentError(
+            "the daemon keeps this machine as its API server says; change the objects there, with kubectl"
+        )
+    if runs:
         return _apply_by_daemon(options, within_s, sure=yes)
     if within_s:
         raise IntentError("--confirm-within needs the daemon, which rolls back when you can not: outgate gateway run")

@@ -220,7 +220,9 @@ class Gateway:
 
     def _directory(self) -> Path:
         if self.options.kubeconfig is not None:
-            raise IntentError("the daemon serves what its API server says; apply the manifests there, with kubectl")
+            raise IntentError(
+                "the daemon keeps this machine as its API server says; change the objects there, with kubectl"
+            )
         if not self.options.manifests.is_dir():
             raise IntentError(f"{self.options.manifests} is a file: applying needs the daemon to read a directory")
         return self.options.manifests
