@@ -24,8 +24,9 @@ def control_plane(folder: Path, *, name: str = "lab", audit: bool = False) -> It
 
 def install_crds(plane: ControlPlane) -> None:
     """Apply deploy/crds and wait until the API server serves them."""
-    plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    plane.kubectl("apply", "--server-side", "-k", str(CRDS))
+    names = [f"crd/{file.stem.split('_')[1]}.outgate.io" for file in sorted(CRDS.glob("outgate.io_*.yaml"))]
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
 
 
 def server_of(plane: ControlPlane, user: str) -> OpenServer:

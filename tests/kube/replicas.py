@@ -11,23 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from outgate.lab.kube import ControlPlane
+from outgate.lab.kube.kubeconfig import write_kubeconfig
 from outgate.lab.manifests import Manifest
 
 _NUMBERS = count(1)
 
 
+def account_kubeconfig(plane: ControlPlane, folder: Path, account: str) -> Path:
+    """Write a kubeconfig with a token of a service account of the namespace outgate, and return it."""
+    token = folder / f"{account}.token"
+    token.write_text(plane.kubectl("create", "token", account, "--namespace", "outgate").stdout)
+    file, user = folder / f"{account}.yaml", {account: {"tokenFile": token}}
+    return write_kubeconfig(file, name=plane.name, server=plane.server, ca=plane.ca, user=user)
+
+
 class Role:
     """Replicas of the role on a control plane, each a process of its own, with leases of this test."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, *, account: str = "") -> None:
+        """Run as the admin, with a lease of its own, or as an account of the namespace outgate, with that one's."""
         self.plane, self._folder = plane, folder
-        self._lease = f"cluster-{next(_NUMBERS)}"
+        self._namespace, self._lease = ("outgate", account) if account else ("default", f"cluster-{next(_NUMBERS)}")
+        self._account = account
         self.replicas: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start one more replica."""
-        kubeconfig = self.plane.kubeconfig(by_token=True)
-        words = ["cluster", "run", "--kubeconfig", str(kubeconfig), "--namespace", "default", "--lease", self._lease]
+        kubeconfig = account_kubeconfig(self.plane, self._folder, self._account) if self._account else None
+        where = ["--kubeconfig", str(kubeconfig or self.plane.kubeconfig(by_token=True))]
+        words = ["cluster", "run", *where, "--namespace", self._namespace, "--lease", self._lease]
         with (self._folder / "role.log").open("ab") as log:
             replica = subprocess.Popen([sys.executable, "-m", "outgate", *words], stdout=log, stderr=log)
         self.replicas.append(replica)
@@ -35,7 +47,9 @@ class Role:
 
     def lease(self) -> dict[str, Any]:
         """Return the lease's spec; empty while there is none."""
-        status, found = self.plane.call("GET", f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{self._lease}")
+        status, found = self.plane.call(
+            "GET", f"/apis/coordination.k8s.io/v1/namespaces/{self._namespace}/leases/{self._lease}"
+        )
         return dict(found["spec"]) if status == 200 else {}
 
     def put(self, *manifests: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""The same kinds can live in a cluster: what `kubectl apply -f deploy/crds` installs says what the files say.
+"""The same kinds can live in a cluster: what `kubectl apply -k deploy/crds` installs says what the files say.
 
 The definitions are made from one description of the fields; here it is shown that they are complete, bounded (the API
 server must be able to estimate what a rule costs), and those that are committed.
@@ -19,7 +19,7 @@ from outgate.sources.examples import EXAMPLES
 from outgate.sources.shape import MISSING, Field, Many, OneOf, Record, Shape
 from outgate.sources.tenant_fields import KINDS
 from outgate.sources.yaml_reader import read_yaml
-from tools import generate_crds
+from tools import deploy
 
 SCHEMAS = {name: definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for name, kind in KINDS.items()}
 
@@ -51,13 +51,13 @@ def records_in(shape: Shape) -> Iterator[Record]:
 
 
 def test_what_is_committed_is_what_the_description_makes() -> None:
-    old = [str(path) for path, text in generate_crds.generated().items() if path.read_text() != text]
+    old = [str(path) for path, text in deploy.generated().items() if path.read_text() != text]
 
-    assert old == [], "run tools/generate_crds.py"
+    assert old == [], "run tools/deploy.py"
 
 
 def test_the_definitions_are_yaml_that_a_strict_reader_takes() -> None:
-    for path, text in generate_crds.generated().items():
+    for path, text in deploy.generated().items():
         if path.suffix == ".yaml":
             assert len(list(read_yaml(text.encode()))) == 1
 
@@ -152,7 +152,7 @@ def test_every_default_is_the_models_own() -> None:
 
 
 def test_the_reference_names_every_field_and_shows_valid_examples() -> None:
-    page = next(text for path, text in generate_crds.generated().items() if path.name == "kinds.md")
+    page = next(text for path, text in deploy.generated().items() if path.name == "kinds.md")
 
     for kind, text in EXAMPLES.items():
         assert text.strip() in page

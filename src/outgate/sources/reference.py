@@ -24,7 +24,7 @@ _CLUSTER_OBJECTS = {
     "EgressIP (k8s.ovn.org/v1)": "`spec.egressIPs`, `spec.namespaceSelector`",
 }
 
-_INTRODUCTION = f"""<!-- Made by tools/generate_crds.py from src/outgate/sources. Change it there. -->
+_INTRODUCTION = f"""<!-- Made by tools/deploy.py from src/outgate/sources. Change it there. -->
 # Kinds and fields
 
 All kinds belong to `{API_VERSION}` and to the whole cluster: they have no namespace. They are accepted as files, and

@@ -1,4 +1,5 @@
-"""Writes what is made from the description of our kinds: deploy/crds/*.yaml and docs/reference/kinds.md.
+"""Writes what is made from code: deploy/crds/*.yaml and docs/reference/kinds.md from the description of our kinds,
+deploy/kustomize/base/rbac.yaml from what the roles do.
 
 With `--check` nothing is written, and the exit code is 1 when a file is old.
 """
@@ -8,25 +9,31 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from outgate.roles.rights import manifests
 from outgate.sources.crd import definitions
 from outgate.sources.reference import reference
 from outgate.sources.yaml_writer import to_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-_HEAD = "# Made by tools/generate_crds.py from src/outgate/sources. Change it there.\n"
+_HEAD = "# Made by tools/deploy.py from src/outgate/sources. Change it there.\n"
+_RIGHTS_HEAD = "# Made by tools/deploy.py from src/outgate/roles/rights.py. Change it there.\n"
 
 
 def generated() -> dict[Path, str]:
     """Return the files and what they should hold."""
     crds = {ROOT / "deploy" / "crds" / name: _HEAD + to_yaml(made) for name, made in definitions().items()}
-    return crds | {ROOT / "docs" / "reference" / "kinds.md": reference()}
+    rights = "---\n".join(to_yaml(one) for one in manifests())
+    return crds | {
+        ROOT / "docs" / "reference" / "kinds.md": reference(),
+        ROOT / "deploy" / "kustomize" / "base" / "rbac.yaml": _RIGHTS_HEAD + rights,
+    }
 
 
 def main(*, check: bool) -> int:
     """Write or check all files, name those that were old, and return the exit code."""
     old = {path: text for path, text in generated().items() if not path.exists() or path.read_text() != text}
     for path, text in old.items():
-        print(f"{path.relative_to(ROOT)}: {'is old: run tools/generate_crds.py' if check else 'written anew'}")
+        print(f"{path.relative_to(ROOT)}: {'is old: run tools/deploy.py' if check else 'written anew'}")
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

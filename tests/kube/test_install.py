@@ -1,0 +1,94 @@
+"""docs/install.md as a new user follows it: every command of the page, in order, on a real API server and in the
+gateway of the laboratory; then the tenant's pod is seen outside as the page says. Both roles have the page's rights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+from outgate.lab import addresses
+from outgate.lab.kube import ControlPlane, relay
+from outgate.lab.kube.cluster import Cluster
+from outgate.lab.topology import Laboratory
+from tests.gateway.rig import until
+from tests.kube.replicas import Role
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```sh (cluster|gateway)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The page speaks of a machine of its own; here its directories are in the test's folder, and the daemon is ended.
+PRELUDE = """
+outgate() {
+  local places=(--state-dir "$PWD/state" --run-dir "$PWD/run")
+  if [ "$2" = run ]; then
+    echo "$BASHPID" > daemon.pid
+    exec python -m outgate "$@" --metrics '' "${places[@]}" > daemon.log 2>&1
+  fi
+  python -m outgate "$@" "${places[@]}"
+}
+"""
+
+
+class Reader:
+    """Somebody with the page, a cluster and a machine."""
+
+    def __init__(self, plane: ControlPlane, lab: Laboratory, place: Path) -> None:
+        self._lab, self._place = lab, place
+        place.mkdir()
+        (place / "deploy").symlink_to(ROOT / "deploy")
+        shutil.copy(plane.ca, place / "ca.crt")
+        path = f"{plane.programs.kubectl.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {"PATH": path, "HOME": str(place), "KUBECONFIG": str(plane.kubeconfig())}
+
+    def follow(self, where: str, text: str) -> str:
+        """Do what a block says, and return what was printed."""
+        settings = [f"{name}={value}" for name, value in self._environment.items()]
+        script = f"cd {self._place}\n{PRELUDE if where == 'gateway' else ''}{text}"
+        words = ["env", *settings, "bash", "-euo", "pipefail", "-c", script]
+        if where == "gateway":
+            ran = self._lab.gw.run(words, check=False)
+        else:
+            ran = subprocess.run(words, check=False, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{text}\n{ran.stdout}\n{ran.stderr}"
+        return ran.stdout
+
+    def close(self) -> None:
+        """End the daemon that the page started."""
+        file = self._place / "daemon.pid"
+        if file.exists():
+            pid = int(file.read_text())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+                until(lambda: not Path(f"/proc/{pid}").exists(), "the daemon has ended")
+
+
+def test_the_page_leads_from_a_cluster_to_a_working_tenant(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs" / "install.md").read_text())
+    with ControlPlane(tmp_path / "plane") as plane, Laboratory() as lab, relay(lab.gw, plane.port):
+        cluster = Cluster(plane)
+        cluster.install_neighbours()
+        cluster.put_cluster(lab)
+        reader, role = Reader(plane, lab, tmp_path / "machine"), Role(plane, tmp_path, account="outgate-cluster")
+        printed = []
+        try:
+            for where, text in blocks:
+                printed.append(reader.follow(where, text))
+                if "deploy/kustomize" in text:  # no kubelet starts the Deployment that the page has applied
+                    role.start()
+            pod = lab.pod("ns-blue")
+            until(
+                lambda: pod.agent.fetch(addresses.OUTSIDE4).source == ip_address("192.168.55.113"),
+                "the pod is seen as the egress IP of the page",
+            )
+        finally:
+            reader.close()
+            role.close()
+    assert "192.168.55.113" in printed[-1]
+    assert any("Programmed=True" in one for one in printed)
