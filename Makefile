@@ -8,7 +8,7 @@ STAMP := .venv/.ready
 DEBIAN := build/.debian-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check kube test bench demo docs lock clean
+.PHONY: help venv lint check kube test bench demo demo-kube docs lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test: $(DEBIAN)-test lint kube ## everything that check does, and the suites in 
 
 bench: $(DEBIAN)-test $(STAMP) ## measure speed and memory beside their rivals (root)
 	@$(BIN)/python -m bench
+
+demo-kube: $(DEBIAN)-test $(STAMP) kube ## the demo, its objects on a real API server (root)
+	@$(BIN)/outgate demo --api-server
 
 demo: $(DEBIAN)-demo $(STAMP) ## the main job, live, in network namespaces of its own (root)
 	@$(BIN)/outgate demo

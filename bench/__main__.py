@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.faces import daemon_with_many_tenants, help_text, pods_from_json
 from bench.figure import Figure
+from bench.kube import events, large_cluster, patch_to_kernel
 from bench.packets import data_path
 from bench.routes import routes_from_nothing, routes_read_and_compared
 from bench.tenants import tenants_from_nothing
@@ -23,6 +24,9 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "daemon": daemon_with_many_tenants,
     "help": help_text,
     "pods": pods_from_json,
+    "kube-patch": patch_to_kernel,
+    "kube-crowd": large_cluster,
+    "kube-events": events,
 }
 
 

@@ -16,10 +16,12 @@ from outgate.model.errors import IntentError
 
 
 @click.command()
-def demo() -> int:
+@click.option("--api-server", is_flag=True, help="Let the objects stand on a real API server; `make kube` builds one.")
+def demo(api_server: bool) -> int:
     """Show the gateway at work in network namespaces: real daemon, real packets, an oracle outside. Needs root."""
     from outgate.demo.gateway import run
     from outgate.demo.screen import Screen
+    from outgate.lab.kube.programs import Unavailable
 
     _need_root()
 
@@ -27,7 +29,11 @@ def demo() -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)  # so that a polite end leaves nothing behind either
-    return run(Screen(click.echo, coloured=coloured(), width=width()))
+    screen = Screen(click.echo, coloured=coloured(), width=width())
+    try:
+        return run(screen, on_api_server=api_server)
+    except Unavailable as missing:
+        raise IntentError(str(missing)) from missing
 
 
 @click.group()

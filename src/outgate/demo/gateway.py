@@ -14,16 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from outgate.demo.screen import Screen
 from outgate.lab import addresses
 from outgate.lab.addresses import INNER_MAC
-from outgate.lab.manifests import Manifests
+from outgate.lab.manifests import Manifests, Picture
 from outgate.lab.node import Pod
 from outgate.lab.topology import Laboratory
+from outgate.sources.crd import definitions
 
 PATIENCE_S = 15.0
 TABLE_HEAD = ("pod", "node", "tenant", "expected", "seen", "explained")
@@ -34,7 +35,8 @@ class Story:
     """One run of the demo: the laboratory, the daemon, and what was seen so far."""
 
     lab: Laboratory
-    manifests: Manifests
+    picture: Picture  # where the objects stand
+    source: list[str]  # the options that say so
     place: Path
     screen: Screen
     daemon: subprocess.Popen[str] | None = None
@@ -46,8 +48,8 @@ class Story:
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of `outgate`, with the demo's own directories."""
-        places = ["-f", str(self.place / "manifests"), "--state-dir", str(self.place / "state")]
-        return [sys.executable, "-m", "outgate", *words, *places, "--run-dir", str(self.place / "run")]
+        places = ["--state-dir", str(self.place / "state"), "--run-dir", str(self.place / "run")]
+        return [sys.executable, "-m", "outgate", *words, *self.source, *places]
 
     def start_daemon(self) -> None:
         """Start the daemon as an administrator would, its log in a file."""
@@ -61,16 +63,21 @@ class Story:
             self.failures.append(text)
 
 
-def run(screen: Screen) -> int:
-    """Run the demo and return its exit code: 0 when every sentence held."""
+def run(screen: Screen, *, on_api_server: bool = False) -> int:
+    """Run the demo and return its exit code: 0 when every sentence held. Its objects stand in a directory, or on a real
+    API server of its own.
+    """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="outgate-demo-") as name, Laboratory() as lab:
-        place = Path(name)
-        story = Story(lab, Manifests(place / "manifests"), place, screen)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outgate-demo-")))
+        lab = stack.enter_context(Laboratory())
+        picture, source = stack.enter_context(_api_server(lab, place) if on_api_server else _directory(place))
+        story = Story(lab, picture, source, place, screen)
         screen.title(
             "outgate demo: a cluster of two nodes, one gateway machine, and the world outside, in network namespaces"
         )
-        screen.say(f"laboratory up in {time.monotonic() - started:.2f} s; oracle: a packet counter outside")
+        what = "laboratory and API server" if on_api_server else "laboratory"
+        screen.say(f"{what} up in {time.monotonic() - started:.2f} s; oracle: a packet counter outside")
         for act in (_everybody_gets_out, _a_node_joins, _a_node_leaves, _stale_arp, _flushed_ruleset, _killed_daemon):
             act(story)
         leaked = lab.outside.leaked() + lab.uplink.leaked()
@@ -86,9 +93,28 @@ def run(screen: Screen) -> int:
         return 1 if story.failures else 0
 
 
+@contextmanager
+def _directory(place: Path) -> Iterator[tuple[Picture, list[str]]]:
+    """Yield the picture as files, and the options that lead there."""
+    yield Manifests(place / "manifests"), ["-f", str(place / "manifests")]
+
+
+@contextmanager
+def _api_server(lab: Laboratory, place: Path) -> Iterator[tuple[Picture, list[str]]]:
+    """Yield the picture on an API server, with a way to it from the gateway's namespace."""
+    from outgate.lab.kube import ControlPlane, relay
+    from outgate.lab.kube.cluster import Cluster
+
+    with ControlPlane(place / "plane") as plane, relay(lab.gw, plane.port):
+        cluster = Cluster(plane)
+        cluster.install(definitions().values())
+        cluster.install_neighbours()
+        yield cluster, ["--kubeconfig", str(plane.kubeconfig(by_token=True))]
+
+
 def _everybody_gets_out(story: Story) -> None:
     story.screen.title("1. Every pod fetches a page outside")
-    story.manifests.put_all(story.lab)
+    story.picture.put_all(story.lab)
     story.start_daemon()
     pods = list(story.lab.pods)
     served = _until(lambda: all(_seen(pod) == _expected(story, pod) for pod in pods))
@@ -115,15 +141,15 @@ def _everybody_gets_out(story: Story) -> None:
 def _a_node_joins(story: Story) -> None:
     story.screen.title("2. A node joins")
     node = story.lab.add_node("n3")
-    story.manifests.put_node(node)
+    story.picture.put_node(node)
     took = _until(lambda: all(_seen(pod) == _expected(story, pod) for pod in node.pods))
-    story.check(took < PATIENCE_S, f"its pods got out as their tenants {took:.2f} s after its manifest appeared")
+    story.check(took < PATIENCE_S, f"its pods got out as their tenants {took:.2f} s after its object appeared")
 
 
 def _a_node_leaves(story: Story) -> None:
     story.screen.title("3. A node leaves")
     node = story.lab.remove_node("n3")
-    story.manifests.drop_node(node)
+    story.picture.drop_node(node)
     took = _until(lambda: str(node.addresses.pods4) not in story.lab.gw.run(["ip", "route"]).stdout)
     story.check(took < PATIENCE_S, f"its return route was gone {took:.2f} s later")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -41,15 +41,19 @@ class Cluster(Picture):
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
 
+    def install(self, definitions: Iterable[Mapping[str, object]]) -> None:
+        """Let the server know kinds, and wait until it serves them."""
+        names = []
+        for definition in definitions:
+            self.plane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(definition))
+            metadata = definition["metadata"]
+            assert isinstance(metadata, Mapping)
+            names.append(f"crd/{metadata['name']}")
+        self.plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
     def install_neighbours(self) -> None:
         """Let the server know the kinds of OpenShift and OVN-Kubernetes that the picture has, with open schemas."""
-        for kind in ("Network", "AdminPolicyBasedExternalRoute"):
-            place = _PLACES[kind]
-            _, _, group, version = place.start.split("/")
-            self.plane.kubectl(
-                "apply", "--server-side", "-f", "-", input=json.dumps(_open_kind(kind, place, group, version))
-            )
-            self.plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{place.plural}.{group}")
+        self.install(_open_kind(kind) for kind in ("Network", "AdminPolicyBasedExternalRoute"))
 
     def put(self, manifest: Manifest) -> None:
         """Apply an object, and its status where that is written apart."""
@@ -93,9 +97,10 @@ def _path(kind: str, name: str, namespace: str) -> str:
     return "/".join(parts)
 
 
-def _open_kind(kind: str, place: _Place, group: str, version: str) -> Mapping[str, object]:
+def _open_kind(kind: str) -> Mapping[str, object]:
     """Return a CustomResourceDefinition that takes everything."""
-    singular = kind.lower()
+    place, singular = _PLACES[kind], kind.lower()
+    _, _, group, version = place.start.split("/")
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
