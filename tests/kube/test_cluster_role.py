@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,50 @@ def test_a_leader_that_was_held_still_does_not_write_when_it_wakes_up(role: Role
     eventually(lambda: role.lease()["renewTime"] > seen, "the second renews while the first is awake")
     assert role.lease()["holderIdentity"] == second
     assert role.get("egresstenant", "newer")["metadata"]["resourceVersion"] == version
+
+
+def test_a_namespace_claims_for_itself(role: Role) -> None:
+    plane = role.plane
+    red, other = plane.namespace("claims-red", {"team": "red"}), plane.namespace("claims-other")
+    allowed = {"matchLabels": {"team": "red"}}
+    role.put(egress_pool("shared", "192.0.2.70-192.0.2.79", allowedNamespaces=allowed, quarantine="0s"))
+    role.put(claim(red, "shop"), claim(other, "shop"), claim(red, "shop.two"))
+    role.put(tenant(f"claim-{red}.shop.two", egressIPs=["192.0.2.99"]))  # somebody else's, whatever its name
+    role.start()
+
+    eventually(lambda: claimed(role, red, "shop").get("egressIPs") == ["192.0.2.70"], "the claim has an address")
+    made = role.get("egresstenant", f"claim-{red}.shop")
+    assert made["metadata"]["labels"] == {"outgate.io/claim-namespace": red, "outgate.io/claim-name": "shop"}
+    assert made["spec"]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": red}}
+    assert condition(role, red, "shop")[:2] == ("True", "Accepted")
+    eventually(lambda: condition(role, other, "shop")[:2] == ("False", "PoolNotAllowed"), "the pool is not for all")
+    eventually(lambda: condition(role, red, "shop.two")[:2] == ("False", "NameTaken"), "a stranger keeps his name")
+    assert "claims-red" in plane.kubectl("get", "egressclaims", "-A").stdout
+
+    role.put(claim(red, "shop", podSelector={"matchLabels": {"tier": "web"}}))
+    eventually(
+        lambda: role.get("egresstenant", f"claim-{red}.shop")["spec"].get("podSelector"), "the tenant follows its claim"
+    )
+    plane.kubectl("delete", "egressclaim", "shop", "-n", red)
+    name = f"egresstenant/claim-{red}.shop"
+    eventually(lambda: plane.kubectl("get", name, check=False).returncode != 0, "the tenant goes with its claim")
+    assert role.get("egresstenant", f"claim-{red}.shop.two")["spec"]["egressIPs"] == ["192.0.2.99"]
+    plane.kubectl("delete", "egressclaims", "--all", "-A")
+
+
+def claim(namespace: str, name: str, **spec: object) -> Manifest:
+    metadata = {"name": name, "namespace": namespace}
+    whole = {"fromPool": {"name": "shared"}, "gateway": "gw1", **spec}
+    return {"apiVersion": "outgate.io/v1alpha1", "kind": "EgressClaim", "metadata": metadata, "spec": whole}
+
+
+def claimed(role: Role, namespace: str, name: str) -> dict[str, Any]:
+    """Return a claim's status."""
+    found = json.loads(role.plane.kubectl("get", "egressclaim", name, "-n", namespace, "-o", "json").stdout)
+    return dict(found.get("status", {}))
+
+
+def condition(role: Role, namespace: str, name: str) -> tuple[str, str]:
+    conditions = claimed(role, namespace, name).get("conditions", [])
+    found = next((one for one in conditions if one["type"] == "Accepted"), None)
+    return (found["status"], found["reason"]) if found else ("", "")

@@ -68,7 +68,8 @@ def test_a_definition_is_named_and_served_as_kubernetes_wants(name: str) -> None
     names, (version,) = made["spec"]["names"], made["spec"]["versions"]
 
     assert made["metadata"]["name"] == f"{names['plural']}.outgate.io"
-    assert (made["spec"]["scope"], version["name"], version["storage"]) == ("Cluster", "v1alpha1", True)
+    scope = "Namespaced" if name == "EgressClaim" else "Cluster"
+    assert (made["spec"]["scope"], version["name"], version["storage"]) == (scope, "v1alpha1", True)
     assert version["subresources"] == {"status": {}}
     assert names["categories"] == ["outgate"]
     columns = [column["name"] for column in version["additionalPrinterColumns"]]
@@ -131,6 +132,7 @@ def test_every_attribute_of_the_model_can_be_written_in_a_manifest() -> None:
             assert isinstance(record.of, type)
             in_model = {field.name for field in dataclasses.fields(record.of)} - {
                 "name",
+                "namespace",
                 "origin",
                 "served",
                 "allocated",

@@ -18,6 +18,7 @@ from outgate.model.intent import (
     AnnounceMethod,
     ByteQuota,
     DestinationRule,
+    EgressClaim,
     EgressGateway,
     EgressPool,
     EgressTenant,
@@ -213,6 +214,6 @@ def test_the_examples_of_the_reference_are_valid_and_show_every_field() -> None:
 
         assert parsed.broken == ()
         (found,) = parsed.objects[kind]
-        assert isinstance(found, EgressGateway | EgressTenant | EgressPool)
+        assert isinstance(found, EgressClaim | EgressGateway | EgressTenant | EgressPool)
         for field in KINDS[kind].spec.fields:
             assert field.name in text

@@ -109,6 +109,9 @@ class Announce:
         return self.probes > 0 and self.method is not AnnounceMethod.NONE
 
 
+CLAIM_NAMESPACE, CLAIM_NAME = "outgate.io/claim-namespace", "outgate.io/claim-name"  # labels of a claim's EgressTenant
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """One condition of an object's status. `holds` None is Unknown; `since` is as the server writes a time."""
@@ -148,6 +151,7 @@ class Standing:
     conditions: tuple[Condition, ...] = ()
     told: tuple[Told, ...] = ()
     given: tuple[Given, ...] = ()
+    addresses: tuple[Address, ...] = ()  # of a tenant or a claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +166,7 @@ class Served:
     created: str
     version: str = ""
     standing: Standing | None = None
+    claim: tuple[str, str] | None = None  # namespace and name of the EgressClaim that an EgressTenant was made for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +309,19 @@ class EgressPool:
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressClaim:
+    """What a namespace claims for its own pods: addresses of a pool that allows it."""
+
+    namespace: str
+    name: str
+    claim: PoolClaim
+    gateway: str | None = None
+    pod_selector: LabelSelector | None = None
+    served: Served | None = field(default=None, compare=False)
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSubnet:
     """A pod subnet of a node, in one network (`default` or a user-defined one), and the field that named it."""
@@ -386,6 +404,7 @@ class Intent:
     gateways: tuple[EgressGateway, ...] = ()
     tenants: tuple[EgressTenant, ...] = ()
     pools: tuple[EgressPool, ...] = ()
+    claims: tuple[EgressClaim, ...] = ()
     nodes: tuple[Node, ...] = ()
     namespaces: tuple[Namespace, ...] = ()
     pods: tuple[Pod, ...] = ()

@@ -14,6 +14,7 @@ class Verdict:
 
     kind: str
     name: str
+    namespace: str = ""
     served: Served
     conditions: tuple[Condition, ...]
     allocated: tuple[Address, ...] | None = None
@@ -21,10 +22,12 @@ class Verdict:
 
     @property
     def stands(self) -> bool:
-        """Whether the status says this already. Addresses of a tenant are compared by whoever knows the tenant."""
+        """Whether the status says this already."""
         standing = self.served.standing
         if standing is None:
             return False
         there = {one.type: one for one in standing.conditions}
         says = all(there.get(one.type) == one for one in self.conditions)
+        if self.allocated is not None and self.allocated != standing.addresses:
+            return False
         return says and (self.given is None or {*self.given} == {*standing.given})

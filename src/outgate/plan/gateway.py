@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from outgate.model.intent import EgressGateway, EgressTenant, Intent, NextHopIdentity
+from outgate.model.intent import EgressClaim, EgressGateway, EgressTenant, Intent, NextHopIdentity
 from outgate.model.ledger import Ledger
 from outgate.model.net import Address, LinkAddress, OnLink, Route, Via
 from outgate.model.state import Desired, Resource, Snapshot
@@ -86,6 +86,7 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMe
         *(finding for each in planned.values() for finding in each.findings),
         *frame.findings,
         *_route_findings(intent, tenants),
+        *map(_unserved_claim, intent.claims),
     )
     return Desired(
         wants=_joined(parts, memory),  # a plain dict: its keys become a set without hashing them again
@@ -95,6 +96,13 @@ def plan_claims(snapshot: Snapshot, decided: Claims, digest: str, memory: PlanMe
         findings=findings,
         pods=MappingProxyType({name: len(pods) for name, pods in chosen.pods.items()}),
     )
+
+
+def _unserved_claim(claim: EgressClaim) -> Finding:
+    text = "is a claim, of which the cluster role makes a tenant; a gateway itself serves none"
+    fix = "write an EgressTenant, or let `outgate cluster run` judge the cluster"
+    about = f"EgressClaim/{claim.namespace}/{claim.name}"
+    return Finding("ClaimNeedsCluster", about, text, Severity.WARNING, fix, claim.origin)
 
 
 def _selected(intent: Intent, tenants: tuple[EgressTenant, ...]) -> Selection:

@@ -52,7 +52,9 @@ def give(intent: Intent, now_s: float) -> Gifts:
     ends = [one.rests_until_s for book in given.values() for one in book if one.rests_until_s is not None]
     return Gifts(
         pools=MappingProxyType(given),
-        tenants=MappingProxyType({name: _of(name, given.get(claim.pool, ())) for name, claim in claims.items()}),
+        tenants=MappingProxyType(
+            {name: _in_order(tenants[name], _of(name, given.get(claim.pool, ()))) for name, claim in claims.items()}
+        ),
         findings=tuple(findings),
         next_end_s=min(ends, default=None),
     )
@@ -73,7 +75,10 @@ def _opened(
             if address not in book and any(address in span for span in pool.ranges):
                 book[address] = Given(address=address, tenant=name)
     left = {name: claim.count for name, claim in mine.items()}
-    for address in sorted(book, key=int):
+    place = {address: at for name in mine for at, address in enumerate(tenants[name].allocated or ())}
+    for address in sorted(
+        book, key=lambda one: (place.get(one, len(place)), int(one))
+    ):  # who gives back, gives the last
         one = book[address]
         if one.rests_until_s is not None:
             if one.rests_until_s <= now_s:
@@ -130,3 +135,9 @@ def _taken(intent: Intent) -> set[Address]:
 
 def _of(tenant: str, given: Iterable[Given]) -> tuple[Address, ...]:
     return tuple(one.address for one in given if one.tenant == tenant and one.rests_until_s is None)
+
+
+def _in_order(tenant: EgressTenant, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Return a tenant's addresses, those that it has first: sources are spread over them by their place."""
+    standing = [one for one in tenant.allocated or () if one in addresses]
+    return (*standing, *(one for one in addresses if one not in standing))

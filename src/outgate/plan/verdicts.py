@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from outgate.model.intent import Condition, EgressGateway, EgressPool, EgressTenant, Intent, Served, Told
+from outgate.model.intent import Condition, EgressClaim, EgressGateway, EgressPool, EgressTenant, Intent, Served, Told
 from outgate.model.net import Address, Prefix
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding, Severity
 from outgate.plan.claims import seniority
+from outgate.plan.egress_claims import Claimed, tenant_name
 from outgate.plan.pools import Gifts
 
 ACCEPTED, PROGRAMMED, DEGRADED = "Accepted", "Programmed", "Degraded"
 
 
-def judge(intent: Intent, gifts: Gifts) -> tuple[tuple[Verdict, ...], tuple[Finding, ...]]:
+def judge(intent: Intent, gifts: Gifts, claimed: Claimed) -> tuple[tuple[Verdict, ...], tuple[Finding, ...]]:
     """Return the verdict on each object of ours that an API server serves, and the refusals behind them."""
-    refusals = {
-        one.about: one for one in (*gifts.findings, *_refusals(intent, gifts)) if one.severity is Severity.REFUSAL
-    }
+    found = (*gifts.findings, *claimed.findings, *_refusals(intent, gifts))
+    refusals = {one.about: one for one in found if one.severity is Severity.REFUSAL}
     verdicts = [
         Verdict(
             kind="EgressTenant",
@@ -47,8 +47,36 @@ def judge(intent: Intent, gifts: Gifts) -> tuple[tuple[Verdict, ...], tuple[Find
         for gateway in intent.gateways
         if gateway.served is not None
     ]
+    tenants = {one.name: one for one in verdicts if one.kind == "EgressTenant"}
+    verdicts += [
+        _of_claim(claim, claim.served, tenants.get(tenant_name(claim)), refusals)
+        for claim in intent.claims
+        if claim.served is not None
+    ]
     verdicts += [_of_pool(pool, gifts) for pool in intent.pools if pool.served is not None]
     return tuple(verdicts), tuple(refusals.values())
+
+
+def _of_claim(claim: EgressClaim, served: Served, tenant: Verdict | None, refusals: Mapping[str, Finding]) -> Verdict:
+    """Return the verdict on a claim: that on its tenant, or why it has none."""
+    refusal = refusals.get(f"EgressClaim/{claim.namespace}/{claim.name}")
+    if refusal is not None:
+        conditions = _conditions(served, refusal, None)
+    elif tenant is None:
+        waits = _condition(ACCEPTED, None, "Pending", f"EgressTenant/{tenant_name(claim)} is being made", served)
+        conditions = (waits, *_conditions(served, None, None)[1:])
+    else:
+        conditions = tuple(
+            _condition(one.type, one.holds, one.reason, one.message, served) for one in tenant.conditions
+        )
+    return Verdict(
+        kind="EgressClaim",
+        name=claim.name,
+        namespace=claim.namespace,
+        served=served,
+        conditions=conditions,
+        allocated=(tenant.allocated or ()) if tenant is not None and refusal is None else (),
+    )
 
 
 def _of_pool(pool: EgressPool, gifts: Gifts) -> Verdict:

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from outgate.apiserver.access import Access, from_kubeconfig, from_pod
@@ -24,12 +24,13 @@ from outgate.apiserver.server import Server
 from outgate.control import logs
 from outgate.control.probes import Probes
 from outgate.model.errors import NotReady, OutgateError
-from outgate.model.intent import EgressTenant, Intent
-from outgate.model.net import Address
+from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, EgressTenant, Intent
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding
+from outgate.plan.egress_claims import Claimed, tenants_of_claims
 from outgate.plan.pools import give
 from outgate.plan.verdicts import judge
+from outgate.sources.dump import dump
 from outgate.sources.kube.kinds import CLUSTER
 from outgate.sources.kube.source import KubeSource
 from outgate.sources.kube.timings import Timings
@@ -151,15 +152,32 @@ class Judging:
         if not self._lease.leads:
             return None
         now_s = time.time()
-        gifts = give(intent, now_s)
-        verdicts, refusals = judge(intent, gifts)
-        has = {tenant.name: tenant.allocated for tenant in intent.tenants}
-        fresh = [one for one in verdicts if not (one.stands and _has_its_addresses(one, has))]
-        failed = await self._write(fresh, now_s)
+        gifts, claimed = give(intent, now_s), tenants_of_claims(intent)
+        verdicts, refusals = judge(intent, gifts, claimed)
+        fresh = [one for one in verdicts if not one.stands]
+        failed = await self._settle_claims(intent, claimed) or await self._write(fresh, now_s)
         await self._tell(intent, refusals)
         if failed:
             return _PAUSE_S
         return max(0.0, gifts.next_end_s - now_s) + 1.0 if gifts.next_end_s is not None else None
+
+    async def _settle_claims(self, intent: Intent, claimed: Claimed) -> bool:
+        """Make and drop the tenants of claims; say whether something could not be done."""
+        there = {one.name: one for one in intent.tenants}
+        try:
+            for (namespace, name), tenant in claimed.wants.items():
+                if self._lease.leads and not _same(there.get(tenant.name), tenant):
+                    manifest = dump(tenant)
+                    manifest["metadata"]["labels"] = {CLAIM_NAMESPACE: namespace, CLAIM_NAME: name}
+                    await judged.make_tenant(self._server, manifest)
+            for tenant in claimed.gone:
+                if self._lease.leads and tenant.served is not None:
+                    served = tenant.served
+                    await judged.drop_tenant(self._server, tenant.name, served.uid, served.version)
+        except OutgateError as error:
+            log.warning("claim not settled", extra={"fields": {"error": str(error)}})
+            return True
+        return False
 
     async def _write(self, verdicts: list[Verdict], now_s: float) -> bool:
         """Write verdicts; say whether some could not be. Pools go first: what they have given is their book."""
@@ -210,5 +228,6 @@ class Judging:
         return True
 
 
-def _has_its_addresses(verdict: Verdict, has: dict[str, tuple[Address, ...] | None]) -> bool:
-    return verdict.allocated is None or verdict.allocated == has.get(verdict.name)
+def _same(there: EgressTenant | None, wanted: EgressTenant) -> bool:
+    """Whether a tenant stands as a claim wants it; what it was given is not the claim's to say."""
+    return there is not None and replace(there, allocated=None) == wanted

@@ -49,12 +49,13 @@ def cluster_rights() -> tuple[Right, ...]:
     """Return what the cluster role needs: the kinds that it judges by, their statuses, events, and its lease."""
     judged = tuple(
         Right(group=GROUP, resource=f"{plural}/status", verbs=("patch",))
-        for plural in ("egressgateways", "egresspools", "egresstenants")
+        for plural in ("egressclaims", "egressgateways", "egresspools", "egresstenants")
     )
     leases = "coordination.k8s.io"
     return (
         *_reading(CLUSTER),
         *judged,
+        Right(group=GROUP, resource="egresstenants", verbs=("create", "patch", "delete")),  # those of claims
         Right(group="events.k8s.io", resource="events", verbs=("create",)),
         Right(group=leases, resource="leases", verbs=("get", "update"), names=(LEASE,), is_namespaced=True),
         Right(group=leases, resource="leases", verbs=("create",), is_namespaced=True),  # a name can not be asked for
@@ -79,12 +80,23 @@ def manifests() -> list[dict[str, Any]]:
             "rules": [{"apiGroups": [GROUP], "resources": list(_OURS), "verbs": list(_READ)}],
         },
         {
+            **_headed("ClusterRole", "outgate-claims"),
+            "metadata": {
+                "name": "outgate-claims",
+                "labels": {
+                    **_LABELS,
+                    **{f"rbac.authorization.k8s.io/aggregate-to-{role}": "true" for role in _EDITORS},
+                },
+            },
+            "rules": [{"apiGroups": [GROUP], "resources": ["egressclaims"], "verbs": list(_CHANGE)}],
+        },
+        {
             **_headed("ClusterRole", "outgate-admin"),
             "rules": [
                 {
                     "apiGroups": [GROUP],
                     "resources": list(_OURS),
-                    "verbs": [*_READ, "create", "update", "patch", "delete"],
+                    "verbs": [*_READ, *_CHANGE],
                 }
             ],
         },
@@ -92,8 +104,9 @@ def manifests() -> list[dict[str, Any]]:
 
 
 _LABELS = {"app.kubernetes.io/name": "outgate"}
-_PEOPLE = ("view", "edit", "admin")
-_OURS = ("egressgateways", "egresspools", "egresstenants")
+_PEOPLE, _EDITORS = ("view", "edit", "admin"), ("edit", "admin")
+_CHANGE = ("create", "update", "patch", "delete")
+_OURS = ("egressclaims", "egressgateways", "egresspools", "egresstenants")
 _API = "rbac.authorization.k8s.io/v1"
 
 

@@ -21,7 +21,7 @@ from outgate.model.errors import IntentError, NotReady
 from outgate.model.firewall import Firewall
 from outgate.model.flow import Flow
 from outgate.model.host import Host
-from outgate.model.intent import EgressGateway, EgressPool, EgressTenant, Intent
+from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.state import Reading
 from outgate.model.status import Status
@@ -30,6 +30,7 @@ from outgate.sources.archive import MOST_BYTES, Unfit, pack, unpack
 from outgate.sources.dump import dump
 from outgate.sources.dump_cluster import dump_cluster
 from outgate.sources.exact import Kind, Misread, plain_of, value_of
+from outgate.sources.own import OwnObject
 from outgate.sources.words import printable, quote
 from outgate.sources.yaml_writer import to_yaml
 
@@ -164,8 +165,8 @@ def _contents(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
         if value is not None:
             yield f"{part}.json", _encoded(kind, value)
     if bundle.intent is not None:
-        own: list[EgressGateway | EgressTenant | EgressPool] = [*bundle.intent.gateways, *bundle.intent.tenants]
-        own += bundle.intent.pools
+        own: list[OwnObject] = [*bundle.intent.gateways, *bundle.intent.tenants]
+        own += (*bundle.intent.pools, *bundle.intent.claims)
         yield "manifests/outgate.yaml", "".join(f"---\n{to_yaml(dump(one))}" for one in own).encode()
         listing = {"apiVersion": "v1", "kind": "List", "items": list(dump_cluster(bundle.intent))}
         yield "manifests/cluster.json", msgspec.json.encode(listing)

@@ -31,6 +31,7 @@ ModelObject = (
     intent.EgressGateway
     | intent.EgressTenant
     | intent.EgressPool
+    | intent.EgressClaim
     | intent.Node
     | intent.Namespace
     | intent.Pod

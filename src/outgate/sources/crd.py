@@ -43,7 +43,7 @@ def definition(kind: Kind) -> Schema:
                 "shortNames": [kind.short],
                 "categories": ["outgate"],
             },
-            "scope": "Cluster",
+            "scope": "Namespaced" if kind.is_namespaced else "Cluster",
             "versions": [_version(kind)],
         },
     }
@@ -178,7 +178,7 @@ def _status(kind: Kind) -> Schema:
     properties: Schema = {"observedGeneration": _GENERATION, "conditions": _conditions()}
     if kind.name in ("EgressGateway", "EgressTenant"):
         properties["gateways"] = _words_of_gateways()
-    if kind.name == "EgressTenant":
+    if kind.name in ("EgressTenant", "EgressClaim"):
         properties["egressIPs"] = {
             "description": "The addresses that a claim was given from its pool; written by the cluster role.",
             "type": "array",

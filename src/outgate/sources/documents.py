@@ -271,7 +271,7 @@ class _Reading:
             field=field,
             kind=plain(kind) if kind else "",
             name=plain(name) if name else "",
-            namespace=plain(namespace) if namespace and kind not in KINDS else "",
+            namespace=plain(namespace) if namespace and not (kind in KINDS and not KINDS[kind].is_namespaced) else "",
         )
 
     def _fault(self, fault: Fault) -> None:

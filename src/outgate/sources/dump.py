@@ -8,19 +8,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, assert_never
 
-from outgate.model.intent import EgressGateway, EgressPool, EgressTenant
+from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant
 from outgate.sources.fields import API_VERSION
 from outgate.sources.shape import Choice, Many, OneOf, Pairs, Record, Shape, Text, Whole
 from outgate.sources.tenant_fields import KINDS
 
 
-def dump(given: EgressGateway | EgressTenant | EgressPool) -> dict[str, Any]:
+def dump(given: EgressGateway | EgressTenant | EgressPool | EgressClaim) -> dict[str, Any]:
     """Return the manifest of an object as plain dictionaries and lists, its keys in the order in which people read."""
     kind = KINDS[type(given).__name__]
+    where = {"namespace": given.namespace} if isinstance(given, EgressClaim) else {}
     return {
         "apiVersion": API_VERSION,
         "kind": kind.name,
-        "metadata": {"name": given.name},
+        "metadata": {"name": given.name, **where},
         "spec": _fields(kind.spec, given),
     }
 

@@ -66,4 +66,16 @@ spec:
     matchLabels: {egress: allowed}
   quarantine: 5m
 """,
+    "EgressClaim": """
+apiVersion: outgate.io/v1alpha1
+kind: EgressClaim
+metadata:
+  name: shop
+  namespace: ns-blue
+spec:
+  fromPool: {name: lab, count: 1}
+  gateway: gw1
+  podSelector:
+    matchLabels: {tier: web}
+""",
 }

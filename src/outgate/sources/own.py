@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from outgate.model.intent import EgressGateway, EgressPool, EgressTenant
+from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant
 from outgate.model.why import Origin
 from outgate.sources import formats
 from outgate.sources.fields import API_VERSION
@@ -13,7 +13,7 @@ from outgate.sources.shape import Kind
 from outgate.sources.validate import BROKEN, Problem, Problems, read_fields, read_shape
 from outgate.sources.words import instead, nearest, plain
 
-OwnObject = EgressGateway | EgressTenant | EgressPool
+OwnObject = EgressGateway | EgressTenant | EgressPool | EgressClaim
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 _META = (
@@ -43,7 +43,7 @@ def read_own(kind: Kind, node: Node, file: str) -> OwnObject | list[Problem]:
         if name not in _TOP:
             fix = f"did you mean {nearest(name, _TOP)}?" if nearest(name, _TOP) else _in_spec(kind, name)
             problems.add(plain(name), item, f"there is no field {plain(name)} here", fix, at_key=True)
-    name = _name(top, node, problems)
+    namespace, name = _names(kind, top, node, problems)
     if "spec" in top:
         values = read_fields(kind.spec, top["spec"], "spec", problems)
     else:
@@ -56,10 +56,12 @@ def read_own(kind: Kind, node: Node, file: str) -> OwnObject | list[Problem]:
         line=node.line,
         column=node.column,
         kind=kind.name,
+        namespace=namespace,
         name=name,
         resource_version=text_at(node, "metadata", "resourceVersion"),
     )
-    made = kind.spec.of(**values, name=name, origin=origin)
+    where = {"namespace": namespace} if kind.is_namespaced else {}
+    made = kind.spec.of(**values, **where, name=name, origin=origin)
     assert isinstance(made, OwnObject), f"{kind.name} is described as one of our kinds"
     return made
 
@@ -71,24 +73,32 @@ def _in_spec(kind: Kind, name: str) -> str:
     return f"put it under spec, as {found}" if found else instead(name, _TOP)
 
 
-def _name(top: Mapping[str, Node], node: Node, problems: Problems) -> str:
+def _names(kind: Kind, top: Mapping[str, Node], node: Node, problems: Problems) -> tuple[str, str]:
+    """Return namespace and name; the namespace is empty where the kind has none."""
     metadata = top.get("metadata")
     if metadata is None or not isinstance(metadata.value, dict):
         problems.add("metadata", metadata or node, "expected metadata with a name", "add metadata: {name: ...}")
-        return ""
+        return "", ""
     given = metadata.value
     for field, item in given.items():
+        if field == "namespace" and kind.is_namespaced:
+            continue
         if field == "namespace":
             text = "the kind has no namespaces: its objects belong to the whole cluster"
             problems.add("metadata.namespace", item, text, "remove namespace", at_key=True)
         elif field not in _META:
             text = f"there is no field {plain(field)} here"
             problems.add(f"metadata.{plain(field)}", item, text, instead(field, _META[:3]), at_key=True)
-    if "name" not in given:
-        problems.add("metadata.name", metadata, "name is missing", f"add name: {formats.NAME.what}", at_key=True)
-        return ""
-    name = read_shape(formats.NAME, given["name"], "metadata.name", problems)
-    return "" if name is BROKEN else str(name)
+    wanted = ("namespace", "name") if kind.is_namespaced else ("name",)
+    found = {"namespace": "", "name": ""}
+    for field in wanted:
+        if field not in given:
+            text, fix = f"{field} is missing", f"add {field}: {formats.NAME.what}"
+            problems.add(f"metadata.{field}", metadata, text, fix, at_key=True)
+            continue
+        value = read_shape(formats.NAME, given[field], f"metadata.{field}", problems)
+        found[field] = "" if value is BROKEN else str(value)
+    return found["namespace"], found["name"]
 
 
 def is_meant_as_own(api_version: str) -> bool:

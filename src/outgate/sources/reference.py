@@ -27,8 +27,9 @@ _CLUSTER_OBJECTS = {
 _INTRODUCTION = f"""<!-- Made by tools/deploy.py from src/outgate/sources. Change it there. -->
 # Kinds and fields
 
-All kinds belong to `{API_VERSION}` and to the whole cluster: they have no namespace. They are accepted as files, and
-their CustomResourceDefinitions stand in `deploy/crds/`. `kubectl get outgate` lists the objects of all three.
+All kinds belong to `{API_VERSION}`. EgressClaim lives in a namespace and needs a cluster, in which the cluster role
+makes a tenant of it; the others belong to the whole cluster: they have no namespace. They are accepted as files, and
+their CustomResourceDefinitions stand in `deploy/crds/`. `kubectl get outgate` lists the objects of all of them.
 
 A manifest directory may hold `*.yaml`, `*.yml` and `*.json`, with one document or many, and lists as `kubectl get -o
 yaml` and `-o json` print them. Hidden and temporary files are passed over, and so are directories within. Files count

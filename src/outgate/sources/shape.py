@@ -120,3 +120,4 @@ class Kind:
     text: str
     spec: Record
     columns: tuple[tuple[str, str, str, str], ...] = ()
+    is_namespaced: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 from outgate.model.intent import (
     ByteQuota,
     DestinationRule,
+    EgressClaim,
     EgressTenant,
     InboundAllowance,
     NextHopIdentity,
@@ -379,4 +380,38 @@ TENANT = Kind(
     ),
 )
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (GATEWAY, TENANT, POOL)}
+_EGRESS_CLAIM = Record(
+    of=EgressClaim,
+    fields=(
+        Field(name="fromPool", attribute="claim", shape=_CLAIM, text="The pool, and how many.", required=True),
+        Field(
+            name="gateway",
+            attribute="gateway",
+            shape=formats.NAME,
+            text="The EgressGateway.",
+            absent="the only one",
+        ),
+        Field(
+            name="podSelector",
+            attribute="pod_selector",
+            shape=SELECTOR,
+            text="Which pods of the namespace.",
+            absent="all of them",
+        ),
+    ),
+)
+
+CLAIM = Kind(
+    name="EgressClaim",
+    plural="egressclaims",
+    short="ogc",
+    text="What a namespace claims for its own pods; the cluster role makes an EgressTenant of it, told by its source.",
+    spec=_EGRESS_CLAIM,
+    columns=(
+        ("Pool", "string", ".spec.fromPool.name", "The pool that the addresses come from"),
+        ("Egress IPs", "string", ".status.egressIPs", "The addresses that the outside sees"),
+    ),
+    is_namespaced=True,
+)
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (GATEWAY, TENANT, POOL, CLAIM)}

@@ -65,10 +65,11 @@ class Kinds:
 
 GATEWAY = Kinds(always=_KINDS, pods_on_demand=True)
 LOOKER = Kinds(always=(*_KINDS, PODS))  # whoever looks may ask about a pod
+_CLAIMS = Watched(kind="EgressClaim", plural="egressclaims", group=GROUP, version="v1alpha1")
 CLUSTER = Kinds(
     always=tuple(
         replace(one, with_status=True) if one.shape is None else one
-        for one in _KINDS
+        for one in (*_KINDS, _CLAIMS)
         if one.kind not in ("EgressIP", "AdminPolicyBasedExternalRoute")
     )
 )

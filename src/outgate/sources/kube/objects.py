@@ -5,6 +5,7 @@ A text that does not fit its struct (a broken object, a bookmark, an error) is r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_address
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from outgate.model.intent import Condition, EgressTenant, Given, Served, Standing, Told
+from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, Condition, EgressTenant, Given, Served, Standing, Told
 from outgate.model.why import Finding, Origin
 from outgate.sources import cluster
 from outgate.sources.convert import Converter, Misfit
@@ -35,6 +36,7 @@ class _Meta(Struct, frozen=True, gc=False, rename="camel"):
     resource_version: str = ""
     generation: int = 0
     creation_timestamp: str | None = None
+    labels: dict[str, str] = {}
 
 
 class _Condition(Struct, frozen=True, gc=False, rename="camel"):
@@ -250,6 +252,7 @@ def _live(made: OwnObject, head: _OwnHead, *, with_status: bool) -> OwnObject:
         created=meta.creation_timestamp or "",
         version=meta.resource_version if with_status else "",
         standing=_standing(head.status) if with_status else None,
+        claim=_claim_of(meta.labels) if with_status else None,
     )
     if isinstance(made, EgressTenant) and made.claim is not None:
         allocated = tuple(map(ip_address, head.status.egress_ips))
@@ -257,8 +260,14 @@ def _live(made: OwnObject, head: _OwnHead, *, with_status: bool) -> OwnObject:
     return replace(made, origin=origin, served=served)
 
 
+def _claim_of(labels: Mapping[str, str]) -> tuple[str, str] | None:
+    namespace, name = labels.get(CLAIM_NAMESPACE), labels.get(CLAIM_NAME)
+    return (namespace, name) if namespace and name else None
+
+
 def _standing(status: _OwnStatus) -> Standing:
     return Standing(
+        addresses=tuple(map(ip_address, status.egress_ips)),
         conditions=tuple(
             Condition(
                 type=one.type,

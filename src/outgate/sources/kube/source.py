@@ -199,6 +199,7 @@ class KubeSource:
             gateways=cast("tuple[intent.EgressGateway, ...]", of("EgressGateway")),
             tenants=cast("tuple[intent.EgressTenant, ...]", of("EgressTenant")),
             pools=cast("tuple[intent.EgressPool, ...]", of("EgressPool")),
+            claims=cast("tuple[intent.EgressClaim, ...]", of("EgressClaim")),
             nodes=cast("tuple[intent.Node, ...]", of("Node")),
             namespaces=cast("tuple[intent.Namespace, ...]", of("Namespace")),
             pods=cast("tuple[intent.Pod, ...]", of("Pod")),

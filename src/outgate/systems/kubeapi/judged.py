@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,13 @@ from outgate.model.verdict import Verdict
 from outgate.systems.kubeapi.render import GROUP, VERSION
 
 WRITER = "outgate-cluster"
-_PLURALS = {"EgressGateway": "egressgateways", "EgressTenant": "egresstenants", "EgressPool": "egresspools"}
+TENANTS = Resource(plural="egresstenants", group=GROUP, version=VERSION)
+_RESOURCES = {
+    "EgressGateway": Resource(plural="egressgateways", group=GROUP, version=VERSION),
+    "EgressTenant": TENANTS,
+    "EgressPool": Resource(plural="egresspools", group=GROUP, version=VERSION),
+    "EgressClaim": Resource(plural="egressclaims", group=GROUP, version=VERSION),
+}
 _LONGEST_MESSAGE = 32768
 
 
@@ -25,11 +32,34 @@ async def write(server: Server, verdict: Verdict, now_s: float) -> None:
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    resource = Resource(plural=_PLURALS[verdict.kind], group=GROUP, version=VERSION)
-    path = resource.path(verdict.name, subresource="status")
+    path = _RESOURCES[verdict.kind].path(verdict.name, namespace=verdict.namespace, subresource="status")
     query = {"fieldManager": WRITER, "force": "true"}
     try:
         await server.request("PATCH", path, query=query, body=Body(rendered(verdict, now_s), APPLY))
+    except (Conflict, Missing):
+        return
+
+
+async def make_tenant(server: Server, manifest: Mapping[str, Any]) -> None:
+    """Apply the EgressTenant of a claim.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    path, query = TENANTS.path(manifest["metadata"]["name"]), {"fieldManager": WRITER, "force": "true"}
+    await server.request("PATCH", path, query=query, body=Body(msgspec.json.encode(manifest), APPLY))
+
+
+async def drop_tenant(server: Server, name: str, uid: str, version: str) -> None:
+    """Delete the EgressTenant of a claim that is gone, if it is still the one that was seen.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    seen = {"uid": uid, "resourceVersion": version}
+    body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": seen}
+    try:
+        await server.request("DELETE", TENANTS.path(name), body=Body(msgspec.json.encode(body)))
     except (Conflict, Missing):
         return
 
@@ -48,7 +78,8 @@ def rendered(verdict: Verdict, now_s: float) -> bytes:
             | ({"restsUntil": _time(one.rests_until_s)} if one.rests_until_s is not None else {})
             for one in verdict.given
         ]
-    metadata = {"name": verdict.name, "uid": verdict.served.uid, "resourceVersion": verdict.served.version}
+    where = {"namespace": verdict.namespace} if verdict.namespace else {}
+    metadata = {"name": verdict.name, **where, "uid": verdict.served.uid, "resourceVersion": verdict.served.version}
     document = {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": verdict.kind,
