@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from outgate.lab.kube import ControlPlane
+from outgate.lab.kube.cluster import Cluster
 from outgate.lab.manifests import Manifest, egress_gateway, egress_pool
 from outgate.lab.waiting import eventually
 from tests.kube.replicas import Role
@@ -191,3 +192,23 @@ def condition(role: Role, namespace: str, name: str) -> tuple[str, str]:
     conditions = claimed(role, namespace, name).get("conditions", [])
     found = next((one for one in conditions if one["type"] == "Accepted"), None)
     return (found["status"], found["reason"]) if found else ("", "")
+
+
+def test_the_route_to_the_gateway_is_made_for_a_tenant_and_goes_with_it(role: Role) -> None:
+    Cluster(role.plane).install_neighbours()
+    blue = role.plane.namespace("routed-blue")
+    hop = {"nextHop": {"addresses": ["192.168.99.13"]}}
+    role.start()
+    role.put(tenant(blue, identity=hop, egressIPs=["192.0.2.80"]))
+
+    def route() -> dict[str, Any]:
+        found = role.plane.kubectl("get", "adminpolicybasedexternalroute", f"outgate-{blue}", "-o", "json", check=False)
+        return dict(json.loads(found.stdout)) if found.returncode == 0 else {}
+
+    eventually(route, "the route is made", within_s=90.0)  # a kind that was absent is looked for each minute
+    assert route()["spec"] == {
+        "from": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": blue}}},
+        "nextHops": {"static": [{"ip": "192.168.99.13"}]},
+    }
+    role.plane.kubectl("delete", "egresstenant", blue)
+    eventually(lambda: not route(), "the route goes with its tenant")

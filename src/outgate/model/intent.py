@@ -112,6 +112,9 @@ class Announce:
 CLAIM_NAMESPACE, CLAIM_NAME = "outgate.io/claim-namespace", "outgate.io/claim-name"  # labels of a claim's EgressTenant
 
 
+MADE_BY = ("app.kubernetes.io/managed-by", "outgate")  # label of what the cluster role makes for tenants
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """One condition of an object's status. `holds` None is Unknown; `since` is as the server writes a time."""
@@ -381,6 +384,7 @@ class ExternalRoute:
     name: str
     namespace_selector: LabelSelector
     next_hops: tuple[Address, ...]
+    is_ours: bool = False  # it bears the label of what outgate has made
     origin: Origin = field(default_factory=Origin, compare=False)
 
 

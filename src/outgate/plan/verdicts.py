@@ -15,22 +15,28 @@ from outgate.model.verdict import Verdict
 from outgate.model.why import Finding, Severity
 from outgate.plan.claims import seniority
 from outgate.plan.egress_claims import Claimed, tenant_name
+from outgate.plan.external_routes import Routed
 from outgate.plan.pools import Gifts
 
 ACCEPTED, PROGRAMMED, DEGRADED = "Accepted", "Programmed", "Degraded"
 
 
-def judge(intent: Intent, gifts: Gifts, claimed: Claimed) -> tuple[tuple[Verdict, ...], tuple[Finding, ...]]:
+def judge(
+    intent: Intent, gifts: Gifts, claimed: Claimed, routed: Routed
+) -> tuple[tuple[Verdict, ...], tuple[Finding, ...]]:
     """Return the verdict on each object of ours that an API server serves, and the refusals behind them."""
     found = (*gifts.findings, *claimed.findings, *_refusals(intent, gifts))
     refusals = {one.about: one for one in found if one.severity is Severity.REFUSAL}
+    warnings = {one.about: one for one in routed.findings}
     verdicts = [
         Verdict(
             kind="EgressTenant",
             name=tenant.name,
             served=tenant.served,
-            conditions=_conditions(
-                tenant.served, refusals.get(f"EgressTenant/{tenant.name}"), _gateway_of(tenant, intent)
+            conditions=_warned(
+                _conditions(tenant.served, refusals.get(f"EgressTenant/{tenant.name}"), _gateway_of(tenant, intent)),
+                warnings.get(f"EgressTenant/{tenant.name}"),
+                tenant.served,
             ),
             allocated=gifts.tenants.get(tenant.name, ()) if tenant.claim is not None else None,
         )
@@ -54,7 +60,7 @@ def judge(intent: Intent, gifts: Gifts, claimed: Claimed) -> tuple[tuple[Verdict
         if claim.served is not None
     ]
     verdicts += [_of_pool(pool, gifts) for pool in intent.pools if pool.served is not None]
-    return tuple(verdicts), tuple(refusals.values())
+    return tuple(verdicts), (*refusals.values(), *warnings.values())
 
 
 def _of_claim(claim: EgressClaim, served: Served, tenant: Verdict | None, refusals: Mapping[str, Finding]) -> Verdict:
@@ -110,6 +116,14 @@ def _conditions(served: Served, refusal: Finding | None, gateway: EgressGateway 
     text = told.message if is_ill else "nothing is amiss"
     degraded = _condition(DEGRADED, is_ill, told.reason if is_ill else "AsExpected", text, served)
     return accepted, programmed, degraded
+
+
+def _warned(conditions: tuple[Condition, ...], warning: Finding | None, served: Served) -> tuple[Condition, ...]:
+    """Return the conditions with a warning, if there is one and nothing else is amiss."""
+    if warning is None or any(one.type == DEGRADED and one.holds for one in conditions):
+        return conditions
+    degraded = _condition(DEGRADED, True, warning.reason, f"{warning.text}; {warning.fix}", served)
+    return (*(one for one in conditions if one.type != DEGRADED), degraded)
 
 
 def _told(served: Served, gateway: EgressGateway | None) -> Told | None:

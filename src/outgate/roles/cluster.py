@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from outgate.apiserver.access import Access, from_kubeconfig, from_pod
 from outgate.apiserver.open import opened
@@ -24,13 +25,14 @@ from outgate.apiserver.server import Server
 from outgate.control import logs
 from outgate.control.probes import Probes
 from outgate.model.errors import NotReady, OutgateError
-from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, EgressTenant, Intent
+from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, MADE_BY, EgressTenant, ExternalRoute, Intent
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding
 from outgate.plan.egress_claims import Claimed, tenants_of_claims
+from outgate.plan.external_routes import Routed, routes_to_gateways
 from outgate.plan.pools import give
 from outgate.plan.verdicts import judge
-from outgate.sources.dump import dump
+from outgate.sources.dump import dump, dump_selector
 from outgate.sources.kube.kinds import CLUSTER
 from outgate.sources.kube.source import KubeSource
 from outgate.sources.kube.timings import Timings
@@ -38,6 +40,7 @@ from outgate.systems.kubeapi import events, judged
 from outgate.systems.kubeapi.lease import Lease, LeaseTimings
 
 NAMESPACE, LEASE = "outgate", "outgate-cluster"
+ROUTE = "AdminPolicyBasedExternalRoute"
 _TIMINGS = Timings(start_jitter_s=0.0)
 _GATHER_S = 0.05  # what arrives together is judged together
 _AT_ONCE = 8
@@ -153,29 +156,35 @@ class Judging:
             return None
         now_s = time.time()
         gifts, claimed = give(intent, now_s), tenants_of_claims(intent)
-        verdicts, refusals = judge(intent, gifts, claimed)
+        routed = routes_to_gateways(intent)
+        verdicts, refusals = judge(intent, gifts, claimed, routed)
         fresh = [one for one in verdicts if not one.stands]
-        failed = await self._settle_claims(intent, claimed) or await self._write(fresh, now_s)
+        failed = await self._settle(intent, claimed, routed) or await self._write(fresh, now_s)
         await self._tell(intent, refusals)
         if failed:
             return _PAUSE_S
         return max(0.0, gifts.next_end_s - now_s) + 1.0 if gifts.next_end_s is not None else None
 
-    async def _settle_claims(self, intent: Intent, claimed: Claimed) -> bool:
-        """Make and drop the tenants of claims; say whether something could not be done."""
-        there = {one.name: one for one in intent.tenants}
+    async def _settle(self, intent: Intent, claimed: Claimed, routed: Routed) -> bool:
+        """Make and drop the tenants of claims and the routes of tenants; say whether something could not be done."""
+        tenants = {one.name: one for one in intent.tenants}
+        routes = {one.name: one for one in intent.external_routes}
+        fresh = [
+            _tenant_manifest(tenant, claim)
+            for claim, tenant in claimed.wants.items()
+            if not _same(tenants.get(tenant.name), tenant)
+        ]
+        fresh += [_route_manifest(route) for name, route in routed.wants.items() if routes.get(name) != route]
+        old = [("EgressTenant", one.name) for one in claimed.gone] + [(ROUTE, one.name) for one in routed.gone]
         try:
-            for (namespace, name), tenant in claimed.wants.items():
-                if self._lease.leads and not _same(there.get(tenant.name), tenant):
-                    manifest = dump(tenant)
-                    manifest["metadata"]["labels"] = {CLAIM_NAMESPACE: namespace, CLAIM_NAME: name}
-                    await judged.make_tenant(self._server, manifest)
-            for tenant in claimed.gone:
-                if self._lease.leads and tenant.served is not None:
-                    served = tenant.served
-                    await judged.drop_tenant(self._server, tenant.name, served.uid, served.version)
+            for manifest in fresh:
+                if self._lease.leads:
+                    await judged.make(self._server, manifest)
+            for kind, name in old:
+                if self._lease.leads:
+                    await judged.drop(self._server, kind, name)
         except OutgateError as error:
-            log.warning("claim not settled", extra={"fields": {"error": str(error)}})
+            log.warning("not settled", extra={"fields": {"error": str(error)}})
             return True
         return False
 
@@ -231,3 +240,21 @@ class Judging:
 def _same(there: EgressTenant | None, wanted: EgressTenant) -> bool:
     """Whether a tenant stands as a claim wants it; what it was given is not the claim's to say."""
     return there is not None and replace(there, allocated=None) == wanted
+
+
+def _tenant_manifest(tenant: EgressTenant, claim: tuple[str, str]) -> dict[str, Any]:
+    manifest = dump(tenant)
+    manifest["metadata"]["labels"] = {CLAIM_NAMESPACE: claim[0], CLAIM_NAME: claim[1]}
+    return manifest
+
+
+def _route_manifest(route: ExternalRoute) -> dict[str, Any]:
+    return {
+        "apiVersion": "k8s.ovn.org/v1",
+        "kind": ROUTE,
+        "metadata": {"name": route.name, "labels": dict([MADE_BY])},
+        "spec": {
+            "from": {"namespaceSelector": dump_selector(route.namespace_selector)},
+            "nextHops": {"static": [{"ip": str(hop)} for hop in route.next_hops]},
+        },
+    }

@@ -13,6 +13,7 @@ from outgate.systems.kubeapi.render import GROUP
 NAMESPACE = "outgate"
 GATEWAY_ACCOUNT, CLUSTER_ACCOUNT, LEASE = "outgate-gateway", "outgate-cluster", "outgate-cluster"
 _READ = ("get", "list", "watch")
+_MAKE = ("create", "patch", "delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ def cluster_rights() -> tuple[Right, ...]:
     return (
         *_reading(CLUSTER),
         *judged,
-        Right(group=GROUP, resource="egresstenants", verbs=("create", "patch", "delete")),  # those of claims
+        Right(group=GROUP, resource="egresstenants", verbs=_MAKE),  # those of claims
+        Right(group="k8s.ovn.org", resource="adminpolicybasedexternalroutes", verbs=_MAKE),  # those of tenants
         Right(group="events.k8s.io", resource="events", verbs=("create",)),
         Right(group=leases, resource="leases", verbs=("get", "update"), names=(LEASE,), is_namespaced=True),
         Right(group=leases, resource="leases", verbs=("create",), is_namespaced=True),  # a name can not be asked for

@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from outgate.model import intent
-from outgate.model.intent import LabelExpression, Labels, LabelSelector, NodeSubnet, Operator
+from outgate.model.intent import MADE_BY, LabelExpression, Labels, LabelSelector, NodeSubnet, Operator
 from outgate.model.net import Address, Prefix
 from outgate.model.why import Origin
 from outgate.sources import cluster, values
@@ -180,6 +180,7 @@ class Converter:
         return intent.ExternalRoute(
             name=name,
             namespace_selector=self._selector(given.spec.origin.namespace_selector),
+            is_ours=(given.metadata.labels or {}).get(MADE_BY[0]) == MADE_BY[1],
             next_hops=_addresses([hop.ip for hop in (hops.static if hops else None) or ()], "spec.nextHops.static"),
             origin=Origin(file=self._file, line=line, column=column, kind=kind, name=name),
         )

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, assert_never
 
-from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant
-from outgate.sources.fields import API_VERSION
+from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant, LabelSelector
+from outgate.sources.fields import API_VERSION, SELECTOR
 from outgate.sources.shape import Choice, Many, OneOf, Pairs, Record, Shape, Text, Whole
 from outgate.sources.tenant_fields import KINDS
 
@@ -24,6 +24,11 @@ def dump(given: EgressGateway | EgressTenant | EgressPool | EgressClaim) -> dict
         "metadata": {"name": given.name, **where},
         "spec": _fields(kind.spec, given),
     }
+
+
+def dump_selector(given: LabelSelector) -> dict[str, Any]:
+    """Return a label selector as a manifest has it."""
+    return _fields(SELECTOR, given)
 
 
 def _fields(record: Record, given: object) -> dict[str, Any]:

@@ -70,7 +70,7 @@ CLUSTER = Kinds(
     always=tuple(
         replace(one, with_status=True) if one.shape is None else one
         for one in (*_KINDS, _CLAIMS)
-        if one.kind not in ("EgressIP", "AdminPolicyBasedExternalRoute")
+        if one.kind != "EgressIP"
     )
 )
 

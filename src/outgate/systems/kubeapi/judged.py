@@ -10,12 +10,16 @@ import msgspec
 
 from outgate.apiserver.errors import Conflict, Missing
 from outgate.apiserver.server import APPLY, Body, Resource, Server
-from outgate.model.intent import Condition
+from outgate.model.intent import CLAIM_NAME, MADE_BY, Condition
 from outgate.model.verdict import Verdict
 from outgate.systems.kubeapi.render import GROUP, VERSION
 
 WRITER = "outgate-cluster"
 TENANTS = Resource(plural="egresstenants", group=GROUP, version=VERSION)
+MADE = {
+    "EgressTenant": TENANTS,
+    "AdminPolicyBasedExternalRoute": Resource(plural="adminpolicybasedexternalroutes", group="k8s.ovn.org"),
+}
 _RESOURCES = {
     "EgressGateway": Resource(plural="egressgateways", group=GROUP, version=VERSION),
     "EgressTenant": TENANTS,
@@ -40,28 +44,45 @@ async def write(server: Server, verdict: Verdict, now_s: float) -> None:
         return
 
 
-async def make_tenant(server: Server, manifest: Mapping[str, Any]) -> None:
-    """Apply the EgressTenant of a claim.
+async def make(server: Server, manifest: Mapping[str, Any]) -> None:
+    """Apply an object that is made for a claim or a tenant. A kind that the server does not know needs none.
 
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    path, query = TENANTS.path(manifest["metadata"]["name"]), {"fieldManager": WRITER, "force": "true"}
-    await server.request("PATCH", path, query=query, body=Body(msgspec.json.encode(manifest), APPLY))
-
-
-async def drop_tenant(server: Server, name: str, uid: str, version: str) -> None:
-    """Delete the EgressTenant of a claim that is gone, if it is still the one that was seen.
-
-    Raises:
-        OutgateError: the server refuses it or does not answer.
-    """
-    seen = {"uid": uid, "resourceVersion": version}
-    body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": seen}
+    path, query = MADE[manifest["kind"]].path(manifest["metadata"]["name"]), {"fieldManager": WRITER, "force": "true"}
     try:
-        await server.request("DELETE", TENANTS.path(name), body=Body(msgspec.json.encode(body)))
+        await server.request("PATCH", path, query=query, body=Body(msgspec.json.encode(manifest), APPLY))
+    except Missing:
+        return
+
+
+async def drop(server: Server, kind: str, name: str) -> None:
+    """Delete an object that was made, if it still bears a label of ours, and is not changed meanwhile.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    path = MADE[kind].path(name)
+    try:
+        meta = msgspec.json.decode(await server.request("GET", path), type=_Object).metadata
+        if meta.labels.get(MADE_BY[0]) != MADE_BY[1] and CLAIM_NAME not in meta.labels:
+            return
+        seen = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": seen}
+        await server.request("DELETE", path, body=Body(msgspec.json.encode(body)))
     except (Conflict, Missing):
         return
+
+
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
+    uid: str
+    resource_version: str
+    labels: dict[str, str] = {}
+
+
+class _Object(msgspec.Struct, frozen=True):
+    metadata: _Meta
 
 
 def rendered(verdict: Verdict, now_s: float) -> bytes:
