@@ -80,6 +80,11 @@ def test_the_cluster_is_followed_and_every_object_says_what_became_of_it(rig: Ku
     assert "10.132.0.9" in said["message"]
     rig.cluster.put(egress_tenant(blue))
     rig.wait_until_served()
+
+    rig.lab.gw.run(["nft", "flush", "ruleset"])
+    until(
+        lambda: "DriftRepaired" in rig.plane.kubectl("get", "events", "-n", "default").stdout, "the repair is an event"
+    )
     assert rig.leaked() == 0
 
 

@@ -227,10 +227,10 @@ class Judging:
 
     async def _event(self, tenant: EgressTenant, refusal: Finding) -> bool:
         assert tenant.served is not None
-        about = ("EgressTenant", tenant.name, tenant.served)
+        about = ("EgressTenant", tenant.name, tenant.served.uid)
         note = "; ".join(part for part in (refusal.text, refusal.fix) if part)
         try:
-            await events.tell(self._server, about, refusal.reason, note, ("outgate-cluster", self._identity))
+            await events.tell(self._server, about, (refusal.reason, note), ("outgate-cluster", self._identity))
         except OutgateError as error:
             log.warning("no event", extra={"fields": {"error": str(error)}})
             return False

@@ -23,7 +23,7 @@ from outgate.sources.kube.kinds import LOOKER
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.source import KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
-from outgate.systems.kubeapi.render import Subject, Word
+from outgate.systems.kubeapi.render import News, Subject, Word
 from outgate.systems.kubeapi.write import StatusWriter
 from outgate.systems.statefile.documents import Documents
 
@@ -129,6 +129,17 @@ def words_of(report: Report) -> Mapping[Subject, Word]:
                 tenant.served, worst, undone, is_in_force=state is not TenantState.REFUSED
             )
     return words
+
+
+def news_of(report: Report) -> News | None:
+    """Return what should be told as an event after a round: drift that it has repaired."""
+    gateway = (
+        report.decided.claims.gateway if report.decided is not None and report.decided.claims is not None else None
+    )
+    if not report.drift or gateway is None or gateway.served is None:
+        return None
+    subject = _subject("EgressGateway", gateway.name, gateway.served)
+    return News(subject=subject, reason="DriftRepaired", note=f"somebody else changed {report.last_repair}; it is back")
 
 
 def _subject(kind: str, name: str, served: Served) -> Subject:

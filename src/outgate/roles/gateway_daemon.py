@@ -165,11 +165,14 @@ class Service:
         options, decided = self._gateway().options, report.decided
         if options.kubeconfig is None or decided is None or decided.claims is None:
             return
-        from outgate.roles.cluster_source import status_writer, words_of
+        from outgate.roles.cluster_source import news_of, status_writer, words_of
 
         if self.writer is None:
             self.writer = status_writer(options, decided.claims.gateway.name)
         self.writer.offer(words_of(report))
+        news = news_of(report)
+        if news is not None:
+            self.writer.tell(news)
 
     def sample_ports(self) -> None:
         """Count live flows by the address that the outside sees."""

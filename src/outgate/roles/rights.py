@@ -34,6 +34,9 @@ class Right:
         return {"apiGroups": [self.group], "resources": [self.resource], **names, "verbs": list(self.verbs)}
 
 
+_EVENTS = Right(group="events.k8s.io", resource="events", verbs=("create",))
+
+
 def gateway_rights() -> tuple[Right, ...]:
     """Return what a gateway needs: kinds that it may have to read, its words in statuses, and its own next token."""
     renewal = Right(
@@ -43,7 +46,8 @@ def gateway_rights() -> tuple[Right, ...]:
         Right(group=GROUP, resource=f"{plural}/status", verbs=("patch",))
         for plural in ("egressgateways", "egresstenants")
     )
-    return (*_reading(GATEWAY), Right(group=PODS.group, resource=PODS.plural, verbs=_READ), *said, renewal)
+    pods = Right(group=PODS.group, resource=PODS.plural, verbs=_READ)
+    return (*_reading(GATEWAY), pods, *said, _EVENTS, renewal)
 
 
 def cluster_rights() -> tuple[Right, ...]:
@@ -58,7 +62,7 @@ def cluster_rights() -> tuple[Right, ...]:
         *judged,
         Right(group=GROUP, resource="egresstenants", verbs=_MAKE),  # those of claims
         Right(group="k8s.ovn.org", resource="adminpolicybasedexternalroutes", verbs=_MAKE),  # those of tenants
-        Right(group="events.k8s.io", resource="events", verbs=("create",)),
+        _EVENTS,
         Right(group=leases, resource="leases", verbs=("get", "update"), names=(LEASE,), is_namespaced=True),
         Right(group=leases, resource="leases", verbs=("create",), is_namespaced=True),  # a name can not be asked for
     )

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import msgspec
 
 from outgate.apiserver.server import Body, Resource, Server
-from outgate.model.intent import Served
 from outgate.systems.kubeapi.render import GROUP, VERSION
 
 EVENTS = Resource(plural="events", group="events.k8s.io")
@@ -15,15 +14,14 @@ NAMESPACE = "default"  # where events about cluster-scoped objects live
 _LONGEST_NOTE = 1024
 
 
-async def tell(
-    server: Server, about: tuple[str, str, Served], reason: str, note: str, reporter: tuple[str, str]
-) -> None:
-    """Write a warning about an object: its kind, name and identity, by a controller and its instance.
+async def tell(server: Server, about: tuple[str, str, str], said: tuple[str, str], reporter: tuple[str, str]) -> None:
+    """Write a warning about an object (its kind, name and uid): a reason and a note, by a controller and its instance.
 
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    kind, name, served = about
+    kind, name, uid = about
+    reason, note = said
     controller, instance = reporter
     event = {
         "apiVersion": "events.k8s.io/v1",
@@ -36,6 +34,6 @@ async def tell(
         "type": "Warning",
         "reason": reason,
         "note": note[:_LONGEST_NOTE],
-        "regarding": {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "name": name, "uid": served.uid},
+        "regarding": {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "name": name, "uid": uid},
     }
     await server.request("POST", EVENTS.path(namespace=NAMESPACE), body=Body(msgspec.json.encode(event)))

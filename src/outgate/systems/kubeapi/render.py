@@ -39,6 +39,20 @@ class Word:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """Something that happened to an object: an event's reason and note."""
+
+    subject: Subject
+    reason: str
+    note: str
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """Return reason and note."""
+        return self.reason, self.note
+
+
 def applied(subject: Subject, gateway: str, word: Word | None) -> bytes:
     """Return the document of a server-side apply; None takes back what was said."""
     entries = []

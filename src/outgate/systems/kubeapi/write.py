@@ -16,11 +16,13 @@ from outgate.apiserver.errors import Conflict, Missing
 from outgate.apiserver.server import APPLY, Body, Server
 from outgate.model.errors import OutgateError
 from outgate.model.why import Finding, Severity
+from outgate.systems.kubeapi import events
 from outgate.systems.kubeapi.read import words_of
-from outgate.systems.kubeapi.render import Subject, Word, applied
+from outgate.systems.kubeapi.render import News, Subject, Word, applied
 
 OpenServer = Callable[[], AbstractAsyncContextManager[Server]]
 
+_MOST_NEWS = 16  # that wait to be told
 _AT_ONCE = 8  # requests in flight: 4,000 statuses at a first start are no storm
 _GATHER_S = 0.05
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
@@ -36,6 +38,7 @@ class StatusWriter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._woken, self._over = asyncio.Event(), asyncio.Event()  # of its loop
+        self._news: list[News] = []
         self.findings: tuple[Finding, ...] = ()
         self.written = 0
 
@@ -49,6 +52,11 @@ class StatusWriter:
             self._thread = threading.Thread(target=self._run, args=(started,), name="outgate-status", daemon=True)
             self._thread.start()
             started.wait()
+        self._call(self._woken.set)
+
+    def tell(self, news: News) -> None:
+        """Write an event, if the server can be reached now; nobody needs old ones."""
+        self._news = [*self._news, news][-_MOST_NEWS:]
         self._call(self._woken.set)
 
     def close(self) -> None:
@@ -85,6 +93,7 @@ class StatusWriter:
                 try:
                     said = await words_of(server, self._gateway) if said is None else said
                     await self._say(server, said)
+                    await self._tell_news(server)
                 except OutgateError as error:
                     said = None  # what stands there is not known any more
                     self._tell(error)
@@ -127,6 +136,17 @@ class StatusWriter:
         await asyncio.gather(*(send(subject, word) for subject, word in changed.items()))
         if failed:
             raise failed[0]
+
+    async def _tell_news(self, server: Server) -> None:
+        """Write the events that wait.
+
+        Raises:
+            OutgateError: the server does not take one; it is not tried again.
+        """
+        while self._news:
+            news, self._news = self._news[0], self._news[1:]
+            reporter = (f"outgate-gateway-{self._gateway}", self._gateway)
+            await events.tell(server, (news.subject.kind, news.subject.name, news.subject.uid), news.said, reporter)
 
     async def _apply(self, server: Server, subject: Subject, word: Word | None) -> None:
         query = {"fieldManager": f"outgate-gateway-{self._gateway}", "force": "true"}
