@@ -205,3 +205,24 @@ def test_the_document_is_stable_json() -> None:
         "DEGRADED",
         {"leftSeconds": 42.0, "text": ""},
     )
+
+
+def test_kinds_of_an_api_server_that_are_alike_share_a_line_as_old_as_the_oldest() -> None:
+    def kind(name: str, health: Health, age_s: float, error: str = "") -> SourceStatus:
+        return SourceStatus(name="prod", part=name, health=health, age_s=age_s, objects={"object": 2}, error=error)
+
+    away = "unreachable: https://api.example.org: GET /api/v1: Connection refused"
+    sources = (
+        kind("Node", Health.OK, 3.0),
+        kind("EgressTenant", Health.DEGRADED, 70.0, away),
+        kind("Namespace", Health.OK, 9.0),
+        kind("EgressPool", Health.DEGRADED, 80.0, away),
+        kind("Pod", Health.DEGRADED, 5.0, "denied: 403"),
+    )
+    text = status_text(replace(WELL, health=Health.DEGRADED, sources=sources), Style(colour=False, width=200))
+    told = [line.split(None, 2)[2] for line in text.splitlines() if line.strip().startswith("intent")]
+    assert told == [
+        "prod: 2 kinds, read 9s ago; 2 Nodes, 2 Namespaces",
+        "prod: 2 kinds, read 01:20 ago; 2 EgressTenants, 2 EgressPools; " + away,
+        "prod Pod: read 5s ago; 2 Pods; denied: 403",
+    ]

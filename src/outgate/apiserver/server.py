@@ -6,6 +6,7 @@ Connections are aiohttp's; what is ours is when something counts as silent, who 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -236,8 +237,18 @@ class ApiServer:
         return made
 
     def _unreachable(self, asked: str, error: BaseException, limit_s: float) -> Unreachable:
-        words = f"no answer within {limit_s:g} s" if isinstance(error, TimeoutError) else str(error) or repr(error)
+        words = f"no answer within {limit_s:g} s" if isinstance(error, TimeoutError) else _words(error)
         return Unreachable(f"{self.access.server}: {asked}: {words}")
+
+
+def _words(error: BaseException) -> str:
+    """Return what went wrong with a connection; aiohttp wraps the system's own words in its own."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not believed: {cause.verify_message}"
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return str(error).split(" ssl:")[0] or repr(error)
 
 
 def _cut(answer: aiohttp.ClientResponse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from outgate.model.status import (
     Blocked,
@@ -82,14 +83,19 @@ def _parts(status: Status) -> list[Row]:
 
 
 def _kinds(server: str, sources: Sequence[SourceStatus]) -> list[Row]:
-    """Return the lines of an API server: one for all kinds that are well, as old as the oldest; one for each other."""
-    well = [one for one in sources if one.health is Health.OK]
-    rows = [_part("intent", one.health, f"{server} {one.part}: {_read(one)}") for one in sources if one not in well]
-    if well:
-        objects = {one.part: sum(one.objects.values()) for one in well if any(one.objects.values())}
-        oldest = max((one.age_s for one in well if one.age_s is not None), default=None)
-        together = SourceStatus(name=server, health=Health.OK, age_s=oldest, objects=objects)
-        rows.insert(0, _part("intent", Health.OK, f"{server}: {count(len(well), 'kind')}, {_read(together)}"))
+    """Return the lines of an API server: one for all kinds that are well, and one for all that ail alike; as old as the
+    oldest of them.
+    """
+    rows = []
+    alike: dict[str, list[SourceStatus]] = {}  # by what ails them, which the first word of the error says
+    for one in sorted(sources, key=lambda one: one.health is not Health.OK):
+        alike.setdefault("" if one.health is Health.OK else one.error.partition(":")[0] or "unread", []).append(one)
+    for kinds in alike.values():
+        oldest = max((one.age_s for one in kinds if one.age_s is not None), default=None)
+        objects = {one.part: sum(one.objects.values()) for one in kinds if any(one.objects.values())}
+        together = replace(kinds[0], age_s=oldest, objects=objects)
+        what = f"{server} {kinds[0].part}" if len(kinds) == 1 else f"{server}: {count(len(kinds), 'kind')}"
+        rows.append(_part("intent", kinds[0].health, f"{what}{':' if len(kinds) == 1 else ','} {_read(together)}"))
     return rows
 
 
