@@ -8,7 +8,7 @@ STAMP := .venv/.ready
 DEBIAN := build/.debian-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check kube test bench demo demo-kube docs lock clean
+.PHONY: help venv lint check kube test bench demo demo-kube docs lock sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ demo: $(DEBIAN)-demo $(STAMP) ## the main job, live, in network namespaces of it
 
 docs: $(STAMP) ## write the generated pages of docs/ anew
 	@$(BIN)/python tools/docs.py
+
+sbom: $(STAMP) ## write the bill of materials, build/outgate.cdx.json (CycloneDX)
+	@$(BIN)/python tools/sbom.py
 
 lock: $(STAMP) ## resolve pyproject.toml into the lock files anew
 	@tools/lock.sh

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ from typing import Any
 from outgate.lab.kube import ControlPlane
 from outgate.lab.kube.kubeconfig import write_kubeconfig
 from outgate.lab.manifests import Manifest
+from outgate.lab.waiting import eventually
 
 _NUMBERS = count(1)
+
+
+def settles(answer: Callable[[], object], what: str, within_s: float = 40.0) -> None:
+    """Wait for what replicas bring about: a process has to start, perhaps a lease to run out; so generously."""
+    eventually(answer, what, within_s=within_s)
 
 
 def account_kubeconfig(plane: ControlPlane, folder: Path, account: str) -> Path:

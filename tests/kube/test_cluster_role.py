@@ -15,8 +15,7 @@ import pytest
 from outgate.lab.kube import ControlPlane
 from outgate.lab.kube.cluster import Cluster
 from outgate.lab.manifests import Manifest, egress_gateway, egress_pool
-from outgate.lab.waiting import eventually
-from tests.kube.replicas import Role
+from tests.kube.replicas import Role, settles
 
 
 def tenant(name: str, **spec: object) -> Manifest:
@@ -40,19 +39,19 @@ def role(plane: ControlPlane, tmp_path: Path) -> Iterator[Role]:
 def test_claims_are_given_addresses_and_the_oldest_claim_wins(role: Role) -> None:
     role.put(egress_pool("small", "192.0.2.10-192.0.2.11", quarantine="0s"))
     role.put(tenant("zoe", fromPool={"name": "small", "count": 2}))  # older than ann, though later by name
-    eventually(lambda: role.get("egresstenant", "zoe")["metadata"]["creationTimestamp"] != "", "zoe is there")
+    settles(lambda: role.get("egresstenant", "zoe")["metadata"]["creationTimestamp"] != "", "zoe is there")
     role.start()
-    eventually(lambda: role.addresses("zoe") == ["192.0.2.10", "192.0.2.11"], "zoe is given both addresses")
+    settles(lambda: role.addresses("zoe") == ["192.0.2.10", "192.0.2.11"], "zoe is given both addresses")
     role.put(tenant("ann", fromPool={"name": "small"}))
-    eventually(lambda: role.condition("ann")[:2] == ("False", "PoolExhausted"), "ann is told that there are none")
+    settles(lambda: role.condition("ann")[:2] == ("False", "PoolExhausted"), "ann is told that there are none")
     assert "EgressTenant/zoe" in role.condition("ann")[2]
     assert role.addresses("ann") == []
-    eventually(
+    settles(
         lambda: "PoolExhausted" in role.plane.kubectl("get", "events", "-n", "default").stdout, "an event tells of it"
     )
     role.put(tenant("zoe", fromPool={"name": "small", "count": 1}))
-    eventually(lambda: role.addresses("zoe") == ["192.0.2.10"], "zoe keeps the lower one")
-    eventually(lambda: role.addresses("ann") == ["192.0.2.11"], "what zoe gave back is ann's")
+    settles(lambda: role.addresses("zoe") == ["192.0.2.10"], "zoe keeps the lower one")
+    settles(lambda: role.addresses("ann") == ["192.0.2.11"], "what zoe gave back is ann's")
     assert role.condition("ann")[0] == "True"
     book = {one["address"]: one["tenant"] for one in role.get("egresspool", "small")["status"]["addresses"]}
     assert book == {"192.0.2.10": "zoe", "192.0.2.11": "ann"}
@@ -61,23 +60,23 @@ def test_claims_are_given_addresses_and_the_oldest_claim_wins(role: Role) -> Non
 def test_what_is_released_rests_and_goes_back_to_who_had_it(role: Role) -> None:
     role.put(egress_pool("resting", "192.0.2.20", quarantine="1h"), tenant("first", fromPool={"name": "resting"}))
     role.start()
-    eventually(lambda: role.addresses("first") == ["192.0.2.20"], "first has the address")
+    settles(lambda: role.addresses("first") == ["192.0.2.20"], "first has the address")
     role.plane.kubectl("delete", "egresstenant", "first")
     role.put(tenant("second", fromPool={"name": "resting"}))
-    eventually(lambda: role.condition("second")[:2] == ("False", "PoolExhausted"), "the address rests")
+    settles(lambda: role.condition("second")[:2] == ("False", "PoolExhausted"), "the address rests")
     entry = role.get("egresspool", "resting")["status"]["addresses"][0]
     assert entry["tenant"] == "first"
     assert entry["restsUntil"]
     role.put(tenant("first", fromPool={"name": "resting"}))
-    eventually(lambda: role.addresses("first") == ["192.0.2.20"], "first has it again")
+    settles(lambda: role.addresses("first") == ["192.0.2.20"], "first has it again")
 
 
 def test_two_tenants_of_one_address_are_told_apart_by_age(role: Role) -> None:
     role.put(tenant("older", egressIPs=["192.0.2.30"]))
     role.start()
-    eventually(lambda: role.condition("older")[0] == "True", "the older one is accepted")
+    settles(lambda: role.condition("older")[0] == "True", "the older one is accepted")
     role.put(tenant("aaa-newer", egressIPs=["192.0.2.30"]))
-    eventually(lambda: role.condition("aaa-newer")[:2] == ("False", "AddressTaken"), "the newer one is refused")
+    settles(lambda: role.condition("aaa-newer")[:2] == ("False", "AddressTaken"), "the newer one is refused")
     assert "EgressTenant/older" in role.condition("aaa-newer")[2]
     assert role.condition("older")[0] == "True"
     shown = role.plane.kubectl("get", "egresstenants").stdout.splitlines()
@@ -87,16 +86,16 @@ def test_two_tenants_of_one_address_are_told_apart_by_age(role: Role) -> None:
 def test_what_a_gateway_says_becomes_a_condition_and_a_condition_keeps_its_time(role: Role) -> None:
     role.put(tenant("spoken", egressIPs=["192.0.2.40"]))
     role.start()
-    eventually(lambda: role.condition("spoken", "Programmed")[:2] == ("Unknown", "NotHeard"), "nobody spoke yet")
+    settles(lambda: role.condition("spoken", "Programmed")[:2] == ("Unknown", "NotHeard"), "nobody spoke yet")
     word = {"name": "gw1", "observedGeneration": 1, "programmed": True, "reason": "Programmed", "message": "all of it"}
     status = {"status": {"gateways": [word]}}
     role.plane.kubectl(
         *("patch", "egresstenant", "spoken", "--subresource=status", "--type=merge", "-p", json.dumps(status))
     )
-    eventually(lambda: role.condition("spoken", "Programmed")[:2] == ("True", "Programmed"), "it is programmed")
+    settles(lambda: role.condition("spoken", "Programmed")[:2] == ("True", "Programmed"), "it is programmed")
     before = role.get("egresstenant", "spoken")
     role.put(tenant("spoken", egressIPs=["192.0.2.41"]))
-    eventually(lambda: role.condition("spoken", "Programmed")[:2] == ("Unknown", "Pending"), "the change is pending")
+    settles(lambda: role.condition("spoken", "Programmed")[:2] == ("Unknown", "Pending"), "the change is pending")
     after = role.get("egresstenant", "spoken")
     times = [
         {one["type"]: one["lastTransitionTime"] for one in found["status"]["conditions"]}["Accepted"]
@@ -108,20 +107,20 @@ def test_what_a_gateway_says_becomes_a_condition_and_a_condition_keeps_its_time(
 
 def test_a_killed_leader_is_followed(role: Role) -> None:
     first = role.start()
-    eventually(lambda: role.lease().get("holderIdentity"), "the first leads")
+    settles(lambda: role.lease().get("holderIdentity"), "the first leads")
     holder = role.lease()["holderIdentity"]
     role.start()
     first.kill()
     first.wait()
-    eventually(lambda: role.lease()["holderIdentity"] not in ("", holder), "the second leads", within_s=30.0)
+    settles(lambda: role.lease()["holderIdentity"] not in ("", holder), "the second leads")
     assert role.lease()["leaseTransitions"] == 1
     role.put(tenant("after", egressIPs=["192.0.2.50"]))
-    eventually(lambda: role.condition("after")[0] == "True", "the second judges")
+    settles(lambda: role.condition("after")[0] == "True", "the second judges")
 
 
 def test_a_leader_that_ends_lets_go_at_once(role: Role) -> None:
     first = role.start()
-    eventually(lambda: role.lease().get("holderIdentity"), "it leads")
+    settles(lambda: role.lease().get("holderIdentity"), "it leads")
     first.terminate()
     assert first.wait(timeout=20) == 0
     assert role.lease()["holderIdentity"] == ""
@@ -129,20 +128,20 @@ def test_a_leader_that_ends_lets_go_at_once(role: Role) -> None:
 
 def test_a_leader_that_was_held_still_does_not_write_when_it_wakes_up(role: Role) -> None:
     first = role.start()
-    eventually(lambda: role.lease().get("holderIdentity"), "the first leads")
+    settles(lambda: role.lease().get("holderIdentity"), "the first leads")
     holder = role.lease()["holderIdentity"]
     role.start()
     role.put(tenant("still", egressIPs=["192.0.2.60"]))
-    eventually(lambda: role.condition("still")[0] == "True", "the first judges")
+    settles(lambda: role.condition("still")[0] == "True", "the first judges")
     first.send_signal(signal.SIGSTOP)
-    eventually(lambda: role.lease()["holderIdentity"] not in ("", holder), "the second leads", within_s=30.0)
+    settles(lambda: role.lease()["holderIdentity"] not in ("", holder), "the second leads")
     second = role.lease()["holderIdentity"]
     role.put(tenant("newer", egressIPs=["192.0.2.60"]))
-    eventually(lambda: role.condition("newer")[:2] == ("False", "AddressTaken"), "the second judges")
+    settles(lambda: role.condition("newer")[:2] == ("False", "AddressTaken"), "the second judges")
     version = role.get("egresstenant", "newer")["metadata"]["resourceVersion"]
     first.send_signal(signal.SIGCONT)
     seen = role.lease()["renewTime"]
-    eventually(lambda: role.lease()["renewTime"] > seen, "the second renews while the first is awake")
+    settles(lambda: role.lease()["renewTime"] > seen, "the second renews while the first is awake")
     assert role.lease()["holderIdentity"] == second
     assert role.get("egresstenant", "newer")["metadata"]["resourceVersion"] == version
 
@@ -156,22 +155,22 @@ def test_a_namespace_claims_for_itself(role: Role) -> None:
     role.put(tenant(f"claim-{red}.shop.two", egressIPs=["192.0.2.99"]))  # somebody else's, whatever its name
     role.start()
 
-    eventually(lambda: claimed(role, red, "shop").get("egressIPs") == ["192.0.2.70"], "the claim has an address")
+    settles(lambda: claimed(role, red, "shop").get("egressIPs") == ["192.0.2.70"], "the claim has an address")
     made = role.get("egresstenant", f"claim-{red}.shop")
     assert made["metadata"]["labels"] == {"outgate.io/claim-namespace": red, "outgate.io/claim-name": "shop"}
     assert made["spec"]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": red}}
     assert condition(role, red, "shop")[:2] == ("True", "Accepted")
-    eventually(lambda: condition(role, other, "shop")[:2] == ("False", "PoolNotAllowed"), "the pool is not for all")
-    eventually(lambda: condition(role, red, "shop.two")[:2] == ("False", "NameTaken"), "a stranger keeps his name")
+    settles(lambda: condition(role, other, "shop")[:2] == ("False", "PoolNotAllowed"), "the pool is not for all")
+    settles(lambda: condition(role, red, "shop.two")[:2] == ("False", "NameTaken"), "a stranger keeps his name")
     assert "claims-red" in plane.kubectl("get", "egressclaims", "-A").stdout
 
     role.put(claim(red, "shop", podSelector={"matchLabels": {"tier": "web"}}))
-    eventually(
+    settles(
         lambda: role.get("egresstenant", f"claim-{red}.shop")["spec"].get("podSelector"), "the tenant follows its claim"
     )
     plane.kubectl("delete", "egressclaim", "shop", "-n", red)
     name = f"egresstenant/claim-{red}.shop"
-    eventually(lambda: plane.kubectl("get", name, check=False).returncode != 0, "the tenant goes with its claim")
+    settles(lambda: plane.kubectl("get", name, check=False).returncode != 0, "the tenant goes with its claim")
     assert role.get("egresstenant", f"claim-{red}.shop.two")["spec"]["egressIPs"] == ["192.0.2.99"]
     plane.kubectl("delete", "egressclaims", "--all", "-A")
 
@@ -205,10 +204,10 @@ def test_the_route_to_the_gateway_is_made_for_a_tenant_and_goes_with_it(role: Ro
         found = role.plane.kubectl("get", "adminpolicybasedexternalroute", f"outgate-{blue}", "-o", "json", check=False)
         return dict(json.loads(found.stdout)) if found.returncode == 0 else {}
 
-    eventually(route, "the route is made", within_s=90.0)  # a kind that was absent is looked for each minute
+    settles(route, "the route is made", within_s=120.0)  # a kind that was absent is looked for each minute
     assert route()["spec"] == {
         "from": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": blue}}},
         "nextHops": {"static": [{"ip": "192.168.99.13"}]},
     }
     role.plane.kubectl("delete", "egresstenant", blue)
-    eventually(lambda: not route(), "the route goes with its tenant")
+    settles(lambda: not route(), "the route goes with its tenant")

@@ -223,6 +223,6 @@ def test_kinds_of_an_api_server_that_are_alike_share_a_line_as_old_as_the_oldest
     told = [line.split(None, 2)[2] for line in text.splitlines() if line.strip().startswith("intent")]
     assert told == [
         "prod: 2 kinds, read 9s ago; 2 Nodes, 2 Namespaces",
-        "prod: 2 kinds, read 01:20 ago; 2 EgressTenants, 2 EgressPools; " + away,
+        "prod: 2 kinds, read 80s ago; 2 EgressTenants, 2 EgressPools; " + away,
         "prod Pod: read 5s ago; 2 Pods; denied: 403",
     ]
