@@ -4,15 +4,20 @@ server, its store, or the rights of the user, nothing that was read is lost befo
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from outgate.apiserver.access import from_kubeconfig
+from outgate.apiserver.open import opened
+from outgate.apiserver.server import Body, Server
 from outgate.lab.kube import ControlPlane
 from outgate.lab.waiting import eventually
 from outgate.model.errors import NotReady
@@ -150,6 +155,60 @@ def test_a_version_that_was_forgotten_leads_to_a_new_list(plane: ControlPlane, n
         plane.start()
         other = plane.namespace(f"compacted-{next(NUMBERS)}")
         until(source, lambda intent: {namespace, other} <= namespaces(intent), "events come again")
+
+
+class Halfway:
+    """A server that stops once before the second page of a list, until it is told to go on."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.lines, self.cluster_uid, self.findings = server.lines, server.cluster_uid, server.findings
+
+    @property
+    def name(self) -> str:
+        return self._server.name
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        deadline_s: float = 30.0,
+    ) -> bytes:
+        if path == "/api/v1/namespaces" and "continue" in (query or {}) and not self.reached.is_set():
+            self.reached.set()
+            await asyncio.to_thread(self.go.wait)
+        return await self._server.request(method, path, query=query, body=body, deadline_s=deadline_s)
+
+
+def test_a_list_that_is_forgotten_in_its_middle_is_read_anew_from_its_start(plane: ControlPlane) -> None:
+    first = {plane.namespace(f"middle-{next(NUMBERS)}") for _ in range(3)}
+    access = from_kubeconfig(plane.kubeconfig(by_token=True))
+    halfway: list[Halfway] = []
+
+    @asynccontextmanager
+    async def open_halfway() -> AsyncIterator[Server]:
+        async with opened([access]) as server:
+            halfway.append(Halfway(server))
+            yield halfway[0]
+
+    source = KubeSource(open_halfway, timings=SHORT)
+    try:
+        source.fileno()  # it begins
+        eventually(lambda: halfway and halfway[0].reached.is_set(), "the first page is read")
+        late = plane.namespace(f"middle-{next(NUMBERS)}")
+        plane.kill()
+        plane.compact()
+        plane.start()
+        halfway[0].go.set()
+        found = until(source, lambda intent: first | {late} <= namespaces(intent), "every namespace is read")
+        assert len(found.namespaces) == len(namespaces(found))
+        assert source.parts()["Namespace"].errors > 0
+    finally:
+        source.close()
 
 
 def test_rights_that_are_cut_and_given_back(plane: ControlPlane, namespace: str) -> None:
