@@ -30,7 +30,7 @@ _FLAGS = uapi.IFF_UP | uapi.IFF_NOARP  # of a link of ours: the flags that are r
 
 @dataclass(slots=True)
 class Shelf(Generic[Parsed]):
-    """What one dump said the last time: its payloads in their order, and what each of them means."""
+    """What one dump said the last time: its payloads (of links their digests) in order, and what each of them means."""
 
     order: list[bytes] = field(default_factory=list)
     values: list[Parsed] = field(default_factory=list)
@@ -77,7 +77,9 @@ class Cache:
     rules: Shelf[tuple[bool, Rule] | None] = field(default_factory=Shelf)
     settings_of_all: dict[Setting, int] = field(default_factory=dict)  # those of the pseudo link `all`
     names: Names = field(default_factory=lambda: Names(links={}))
-    tenants: dict[bytes, TenantLink] = field(default_factory=dict)  # links of ours, by the payload that shows them
+    tenants: dict[bytes, TenantLink] = field(
+        default_factory=dict
+    )  # links of ours, by the digest of the message that shows them
     ours: list[SeenAddress] = field(default_factory=list)  # addresses of ours
     indexes: dict[LinkName, int] = field(default_factory=dict)  # of all links; `write` adds those it makes
     tenants_seen: dict[int, SeenLink] = field(default_factory=dict)  # links of ours, by their index

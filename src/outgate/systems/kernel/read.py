@@ -16,6 +16,7 @@ import errno
 from collections.abc import Iterator
 from enum import Enum
 from functools import partial
+from hashlib import blake2b
 from types import MappingProxyType
 
 from outgate.model.net import (
@@ -119,8 +120,9 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
     settings = sysctl.read_all()
     changed = settings != cache.settings_of_all
     cache.settings_of_all = settings
-    dump = ([without_counters(payload) for payload in found] for found in _payloads(socket, DUMP_LINKS))
-    if not cache.links.refresh(dump, parse_link):
+    payloads_of: dict[bytes, bytes] = {}  # a link's message is 1 kB; what is remembered of it is its digest
+    dump = (_digested(found, payloads_of) for found in _payloads(socket, DUMP_LINKS))
+    if not cache.links.refresh(dump, lambda digest: parse_link(payloads_of[digest])):
         return changed
     links = {seen.index: seen.name for seen in cache.links.values}
     if cache.names.renew(links):
@@ -135,6 +137,15 @@ def _dump_links(socket: NetlinkSocket, cache: Cache) -> bool:
     cache.tenants = {payload: known.get(payload) or tenant.as_resource(seen, cache.names) for payload, seen in ours}
     cache.tenants_seen = {seen.index: seen for _, seen in ours}
     return True
+
+
+def _digested(found: list[bytes], payloads_of: dict[bytes, bytes]) -> list[bytes]:
+    digests = []
+    for payload in map(without_counters, found):
+        digest = blake2b(payload, digest_size=16).digest()
+        payloads_of[digest] = payload
+        digests.append(digest)
+    return digests
 
 
 def _dump_nexthops(socket: NetlinkSocket, cache: Cache) -> bool:
