@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.faces import daemon_with_many_tenants, help_text, pods_from_json
 from bench.figure import Figure
-from bench.kube import events, large_cluster, patch_to_kernel
+from bench.kube import events, events_from_the_server, large_cluster, patch_to_kernel
 from bench.packets import data_path
 from bench.routes import routes_from_nothing, routes_read_and_compared
 from bench.tenants import tenants_from_nothing
@@ -27,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "kube-patch": patch_to_kernel,
     "kube-crowd": large_cluster,
     "kube-events": events,
+    "kube-watch": events_from_the_server,
 }
 
 
