@@ -87,6 +87,9 @@ class Service:
         gateway.loop.at("tidy", gateway.loop.now_s() + TIDY_S, self.tidy)
         gc.collect()
         gc.freeze()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc: gives back what rounds have left free
+        if trim is not None:
+            trim(0)
 
     def feed_watchdog(self) -> None:
         """Tell the service manager that the loop turns, as often as it wants to hear."""
