@@ -8,8 +8,8 @@ from pathlib import Path
 
 from outgate.apiserver.access import from_kubeconfig
 from outgate.apiserver.open import opened
+from outgate.apiserver.server import OpenServer
 from outgate.lab.kube import ControlPlane
-from outgate.sources.kube.source import OpenServer
 
 CRDS = Path(__file__).resolve().parents[2] / "deploy" / "crds"
 

@@ -9,10 +9,10 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import quote, urlencode
 from weakref import WeakSet
 
@@ -84,6 +84,10 @@ class Server(Protocol):
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what should be known of the credentials."""
+
+
+OpenServer: TypeAlias = Callable[[], AbstractAsyncContextManager[Server]]
+"""Opens the connection to a cluster inside a thread's own loop, because connections belong to one loop."""
 
 
 class ApiServer:

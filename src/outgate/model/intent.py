@@ -424,6 +424,10 @@ class Intent:
             return next((gateway for gateway in self.gateways if gateway.name == name), None)
         return self.gateways[0] if len(self.gateways) == 1 else None
 
+    def gateway_of(self, tenant: EgressTenant) -> EgressGateway | None:
+        """Return the gateway that serves a tenant: the one that it names, or the only one there is."""
+        return self.find_gateway(tenant.gateway or "")
+
     def tenants_of(self, gateway: EgressGateway) -> tuple[EgressTenant, ...]:
         """Return the tenants of one gateway: those that name it, or name none while there is only one."""
         only = len(self.gateways) == 1

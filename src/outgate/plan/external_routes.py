@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from outgate.model.intent import EgressGateway, EgressTenant, ExternalRoute, Intent, NextHopIdentity
+from outgate.model.intent import EgressTenant, ExternalRoute, Intent, NextHopIdentity
 from outgate.model.net import Address
 from outgate.model.why import Finding, Severity
 from outgate.plan.selection import NamespaceIndex
@@ -60,14 +60,8 @@ def routes_to_gateways(intent: Intent) -> Routed:
 def _hops(tenant: EgressTenant, intent: Intent) -> tuple[Address, ...]:
     if isinstance(tenant.identity, NextHopIdentity):
         return tenant.identity.addresses
-    gateway = _gateway(tenant, intent)
+    gateway = intent.gateway_of(tenant)
     return tuple(hop for inner in gateway.inner for hop in inner.shared_next_hops) if gateway is not None else ()
-
-
-def _gateway(tenant: EgressTenant, intent: Intent) -> EgressGateway | None:
-    if tenant.gateway is None:
-        return intent.gateways[0] if len(intent.gateways) == 1 else None
-    return next((one for one in intent.gateways if one.name == tenant.gateway), None)
 
 
 def _elsewhere(tenant: EgressTenant, route: ExternalRoute, hops: tuple[Address, ...]) -> Finding:

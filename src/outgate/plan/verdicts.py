@@ -34,7 +34,7 @@ def judge(
             name=tenant.name,
             served=tenant.served,
             conditions=_warned(
-                _conditions(tenant.served, refusals.get(f"EgressTenant/{tenant.name}"), _gateway_of(tenant, intent)),
+                _conditions(tenant.served, refusals.get(f"EgressTenant/{tenant.name}"), intent.gateway_of(tenant)),
                 warnings.get(f"EgressTenant/{tenant.name}"),
                 tenant.served,
             ),
@@ -140,20 +140,13 @@ def _condition(kind: str, holds: bool | None, reason: str, message: str, served:
     return Condition(type=kind, holds=holds, reason=reason, message=message, generation=served.generation, since=since)
 
 
-def _gateway_of(tenant: EgressTenant, intent: Intent) -> EgressGateway | None:
-    """Return the gateway that serves a tenant: the one that it names, or the only one."""
-    if tenant.gateway is None:
-        return intent.gateways[0] if len(intent.gateways) == 1 else None
-    return next((one for one in intent.gateways if one.name == tenant.gateway), None)
-
-
 def _refusals(intent: Intent, gifts: Gifts) -> Iterator[Finding]:
     """Yield why tenants can not be accepted; what several want is the oldest one's, standing claims first."""
     nodes = {ip: node.name for node in intent.nodes for ip in node.internal_ips}
     inside = [*(("cluster", p) for p in _networks(intent)), *(("service", p) for p in _services(intent))]
     wanted: dict[Address, list[EgressTenant]] = defaultdict(list)
     for tenant in sorted(intent.tenants, key=lambda one: (not _is_accepted(one), *seniority(one))):
-        if _gateway_of(tenant, intent) is None:
+        if intent.gateway_of(tenant) is None:
             yield _without_gateway(tenant, intent)
         for address in _addresses(tenant, gifts):
             finding = _forbidden(tenant, address, nodes, inside)

@@ -15,7 +15,7 @@ from outgate.apiserver.server import Server
 from outgate.control.daemon import Report
 from outgate.control.status import standings
 from outgate.model.errors import NotReady
-from outgate.model.intent import Intent, Served
+from outgate.model.intent import Intent, Served, Told
 from outgate.model.status import TenantState
 from outgate.model.why import Finding
 from outgate.roles.options import GatewayOptions
@@ -23,7 +23,7 @@ from outgate.sources.kube.kinds import LOOKER
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.source import KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
-from outgate.systems.kubeapi.render import News, Subject, Word
+from outgate.systems.kubeapi.render import News, Subject, shortened
 from outgate.systems.kubeapi.write import StatusWriter
 from outgate.systems.statefile.documents import Documents
 
@@ -107,27 +107,25 @@ def status_writer(options: GatewayOptions, gateway: str) -> StatusWriter:
     return StatusWriter(open_server(options), gateway)
 
 
-def words_of(report: Report) -> Mapping[Subject, Word]:
+def words_of(report: Report) -> Mapping[Subject, Told]:
     """Return what a gateway says of its objects after a round: of itself, and of each of its tenants."""
     decided = report.decided
     if decided is None or decided.claims is None:
         return {}
-    words: dict[Subject, Word] = {}
+    words: dict[Subject, Told] = {}
     gateway = decided.claims.gateway
     left = len(report.outcome.left.make) + len(report.outcome.left.drop)
     undone = report.error or (f"{left} changes could not be made yet" if left else "")
     if gateway.served is not None:
-        about = f"EgressGateway/{gateway.name}"
-        worst = next((one for one in report.findings if one.about == about), None)
-        words[_subject("EgressGateway", gateway.name, gateway.served)] = _word(
-            gateway.served, worst, undone, is_in_force=True
-        )
+        worst = next((one for one in report.findings if one.about == f"EgressGateway/{gateway.name}"), None)
+        subject = _subject("EgressGateway", gateway.name, gateway.served)
+        words[subject] = _told(gateway.name, gateway.served, _reason(worst, undone, is_in_force=True))
     mine = {tenant.name for tenant in decided.snapshot.intent.tenants_of(gateway)}
     for tenant, state, worst in standings(decided, report):
         if tenant.served is not None and tenant.name in mine:
-            words[_subject("EgressTenant", tenant.name, tenant.served)] = _word(
-                tenant.served, worst, undone, is_in_force=state is not TenantState.REFUSED
-            )
+            reason = _reason(worst, undone, is_in_force=state is not TenantState.REFUSED)
+            subject = _subject("EgressTenant", tenant.name, tenant.served)
+            words[subject] = _told(gateway.name, tenant.served, reason)
     return words
 
 
@@ -146,12 +144,25 @@ def _subject(kind: str, name: str, served: Served) -> Subject:
     return Subject(kind=kind, name=name, uid=served.uid)
 
 
-def _word(served: Served, worst: Finding | None, undone: str, *, is_in_force: bool) -> Word:
-    reason = "Programmed" if is_in_force and not undone else "Pending" if is_in_force else "Refused"
-    message = undone or ("the machine holds all of it" if is_in_force else "none of it is in force")
+def _reason(worst: Finding | None, undone: str, *, is_in_force: bool) -> tuple[bool, str, str]:
+    """Return whether the machine holds all of it, the reason in a word, and a sentence."""
+    holds = is_in_force and not undone
     if worst is not None:
-        reason, message = worst.reason, "; ".join(part for part in (worst.text, worst.fix) if part)
-    return Word(generation=served.generation, programmed=is_in_force and not undone, reason=reason, message=message)
+        return holds, worst.reason, "; ".join(part for part in (worst.text, worst.fix) if part)
+    if not is_in_force:
+        return False, "Refused", "none of it is in force"
+    return (False, "Pending", undone) if undone else (True, "Programmed", "the machine holds all of it")
+
+
+def _told(gateway: str, served: Served, reason: tuple[bool, str, str]) -> Told:
+    holds, word, message = reason
+    return Told(
+        gateway=gateway,
+        generation=served.generation,
+        programmed=holds,
+        reason=word,
+        message=shortened(message),
+    )
 
 
 def _uid(document: bytes | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from outgate.apiserver.server import Resource
 from outgate.model.intent import EgressGateway, EgressTenant, SourceCheck, SourceIdentity
 from outgate.sources import cluster
 from outgate.sources.fields import GROUP
@@ -31,8 +32,7 @@ class Watched:
     @property
     def path(self) -> str:
         """The path of the collection, over all namespaces."""
-        start = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        return f"{start}/{self.plural}"
+        return Resource(plural=self.plural, group=self.group, version=self.version).path()
 
 
 PODS = Watched(kind="Pod", plural="pods", shape=cluster.Pod)

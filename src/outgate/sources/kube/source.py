@@ -12,12 +12,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-from outgate.apiserver.server import Server
+from outgate.apiserver.server import OpenServer, Server
 from outgate.model import intent
 from outgate.model.errors import NotReady, OutgateError
 from outgate.model.intent import Intent
@@ -29,9 +28,6 @@ from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import Part, Reflector, State, Surroundings
 from outgate.sources.kube.timings import Timings
 from outgate.sources.merge import the_network
-
-OpenServer = Callable[[], AbstractAsyncContextManager[Server]]
-"""Opens the connection to a cluster inside the thread's own loop, because connections belong to one loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

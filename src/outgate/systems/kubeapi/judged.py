@@ -12,19 +12,12 @@ from outgate.apiserver.errors import Conflict, Missing
 from outgate.apiserver.server import APPLY, Body, Resource, Server
 from outgate.model.intent import CLAIM_NAME, MADE_BY, Condition
 from outgate.model.verdict import Verdict
-from outgate.systems.kubeapi.render import GROUP, VERSION
+from outgate.systems.kubeapi.render import GROUP, OURS, VERSION
 
 WRITER = "outgate-cluster"
-TENANTS = Resource(plural="egresstenants", group=GROUP, version=VERSION)
 MADE = {
-    "EgressTenant": TENANTS,
+    "EgressTenant": OURS["EgressTenant"],
     "AdminPolicyBasedExternalRoute": Resource(plural="adminpolicybasedexternalroutes", group="k8s.ovn.org"),
-}
-_RESOURCES = {
-    "EgressGateway": Resource(plural="egressgateways", group=GROUP, version=VERSION),
-    "EgressTenant": TENANTS,
-    "EgressPool": Resource(plural="egresspools", group=GROUP, version=VERSION),
-    "EgressClaim": Resource(plural="egressclaims", group=GROUP, version=VERSION),
 }
 _LONGEST_MESSAGE = 32768
 
@@ -36,7 +29,7 @@ async def write(server: Server, verdict: Verdict, now_s: float) -> None:
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    path = _RESOURCES[verdict.kind].path(verdict.name, namespace=verdict.namespace, subresource="status")
+    path = OURS[verdict.kind].path(verdict.name, namespace=verdict.namespace, subresource="status")
     query = {"fieldManager": WRITER, "force": "true"}
     try:
         await server.request("PATCH", path, query=query, body=Body(rendered(verdict, now_s), APPLY))

@@ -6,7 +6,8 @@ import msgspec
 
 from outgate.apiserver.server import Resource, Server
 from outgate.model.errors import Unreachable
-from outgate.systems.kubeapi.render import GATEWAYS, TENANTS, Subject, Word
+from outgate.model.intent import Told
+from outgate.systems.kubeapi.render import OURS, Subject
 
 _PAGE = "500"
 
@@ -42,19 +43,20 @@ class _Page(msgspec.Struct, frozen=True):
     items: tuple[_Object, ...] = ()
 
 
-async def words_of(server: Server, gateway: str) -> dict[Subject, Word]:
+async def words_of(server: Server, gateway: str) -> dict[Subject, Told]:
     """Return what this gateway has said, by object.
 
     Raises:
         OutgateError: the lists did not come whole.
     """
-    found: dict[Subject, Word] = {}
-    for kind, resource in (("EgressGateway", GATEWAYS), ("EgressTenant", TENANTS)):
-        for one in await _all(server, resource):
+    found: dict[Subject, Told] = {}
+    for kind in ("EgressGateway", "EgressTenant"):
+        for one in await _all(server, OURS[kind]):
             for entry in one.status.gateways:
                 if entry.name == gateway:
                     subject = Subject(kind=kind, name=one.metadata.name, uid=one.metadata.uid)
-                    found[subject] = Word(
+                    found[subject] = Told(
+                        gateway=gateway,
                         generation=entry.observed_generation,
                         programmed=entry.programmed,
                         reason=entry.reason,

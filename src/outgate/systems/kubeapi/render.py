@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import msgspec
 
 from outgate.apiserver.server import Resource
+from outgate.model.intent import Told
 
 GROUP, VERSION = "outgate.io", "v1alpha1"
-GATEWAYS = Resource(plural="egressgateways", group=GROUP, version=VERSION)
-TENANTS = Resource(plural="egresstenants", group=GROUP, version=VERSION)
+OURS = {
+    "EgressGateway": Resource(plural="egressgateways", group=GROUP, version=VERSION),
+    "EgressTenant": Resource(plural="egresstenants", group=GROUP, version=VERSION),
+    "EgressPool": Resource(plural="egresspools", group=GROUP, version=VERSION),
+    "EgressClaim": Resource(plural="egressclaims", group=GROUP, version=VERSION),
+}
 _LONGEST_MESSAGE = 1024  # what the schema takes
 
 
@@ -25,18 +30,7 @@ class Subject:
     @property
     def path(self) -> str:
         """The path of its status."""
-        resource = GATEWAYS if self.kind == "EgressGateway" else TENANTS
-        return resource.path(self.name, subresource="status")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
-    """What one gateway says of one object: of which generation, whether the machine holds all of it, and why not."""
-
-    generation: int
-    programmed: bool
-    reason: str
-    message: str
+        return OURS[self.kind].path(self.name, subresource="status")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +47,17 @@ class News:
         return self.reason, self.note
 
 
-def applied(subject: Subject, gateway: str, word: Word | None) -> bytes:
+def applied(subject: Subject, told: Told | None) -> bytes:
     """Return the document of a server-side apply; None takes back what was said."""
     entries = []
-    if word is not None:
+    if told is not None:
         entries.append(
             {
-                "name": gateway,
-                "observedGeneration": word.generation,
-                "programmed": word.programmed,
-                "reason": word.reason,
-                "message": shortened(word.message),
+                "name": told.gateway,
+                "observedGeneration": told.generation,
+                "programmed": told.programmed,
+                "reason": told.reason,
+                "message": told.message,
             }
         )
     return msgspec.json.encode(

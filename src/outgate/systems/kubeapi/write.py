@@ -10,17 +10,16 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 
 from outgate.apiserver.errors import Conflict, Missing
-from outgate.apiserver.server import APPLY, Body, Server
+from outgate.apiserver.server import APPLY, Body, OpenServer, Server
 from outgate.model.errors import OutgateError
+from outgate.model.intent import Told
 from outgate.model.why import Finding, Severity
 from outgate.systems.kubeapi import events
 from outgate.systems.kubeapi.read import words_of
-from outgate.systems.kubeapi.render import News, Subject, Word, applied
-
-OpenServer = Callable[[], AbstractAsyncContextManager[Server]]
+from outgate.systems.kubeapi.render import News, Subject, applied
 
 _MOST_NEWS = 16  # that wait to be told
 _AT_ONCE = 8  # requests in flight: 4,000 statuses at a first start are no storm
@@ -34,7 +33,7 @@ class StatusWriter:
     def __init__(self, open_server: OpenServer, gateway: str) -> None:
         """Describe it; the thread starts with the first offer."""
         self._open_server, self._gateway = open_server, gateway
-        self._wanted: Mapping[Subject, Word] = {}
+        self._wanted: Mapping[Subject, Told] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._woken, self._over = asyncio.Event(), asyncio.Event()  # of its loop
@@ -42,7 +41,7 @@ class StatusWriter:
         self.findings: tuple[Finding, ...] = ()
         self.written = 0
 
-    def offer(self, words: Mapping[Subject, Word]) -> None:
+    def offer(self, words: Mapping[Subject, Told]) -> None:
         """Say this from now on, and nothing else."""
         if words == self._wanted:
             return
@@ -86,7 +85,7 @@ class StatusWriter:
         self._loop = asyncio.get_running_loop()
         started.set()
         async with self._open_server() as server:
-            said: dict[Subject, Word] | None = None
+            said: dict[Subject, Told] | None = None
             pause_s = 0.0
             while not self._over.is_set():
                 self._woken.clear()
@@ -108,18 +107,18 @@ class StatusWriter:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._over.wait(), seconds)
 
-    async def _say(self, server: Server, said: dict[Subject, Word]) -> None:
+    async def _say(self, server: Server, said: dict[Subject, Told]) -> None:
         """Send what differs.
 
         Raises:
             OutgateError: the first of what the server did not take, when all was tried.
         """
         wanted = self._wanted
-        changed: dict[Subject, Word | None] = {one: word for one, word in wanted.items() if said.get(one) != word}
+        changed: dict[Subject, Told | None] = {one: word for one, word in wanted.items() if said.get(one) != word}
         changed |= {one: None for one in said if one not in wanted}
         in_flight, failed = asyncio.Semaphore(_AT_ONCE), list[OutgateError]()
 
-        async def send(subject: Subject, word: Word | None) -> None:
+        async def send(subject: Subject, word: Told | None) -> None:
             async with in_flight:
                 if self._over.is_set():
                     return
@@ -148,12 +147,10 @@ class StatusWriter:
             reporter = (f"outgate-gateway-{self._gateway}", self._gateway)
             await events.tell(server, (news.subject.kind, news.subject.name, news.subject.uid), news.said, reporter)
 
-    async def _apply(self, server: Server, subject: Subject, word: Word | None) -> None:
+    async def _apply(self, server: Server, subject: Subject, word: Told | None) -> None:
         query = {"fieldManager": f"outgate-gateway-{self._gateway}", "force": "true"}
         try:
-            await server.request(
-                "PATCH", subject.path, query=query, body=Body(applied(subject, self._gateway, word), APPLY)
-            )
+            await server.request("PATCH", subject.path, query=query, body=Body(applied(subject, word), APPLY))
         except (Missing, Conflict):
             return  # it was deleted, or another object has its name now: what was said of it is gone with it
 
