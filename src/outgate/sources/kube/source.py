@@ -45,6 +45,7 @@ NOTHING = Remembered()
 DEFAULTS = Timings()
 _KEEP_AFTER_S = 2.0  # an intent that changes often is written down this often
 _LOOK_AT_CREDENTIALS_S = 60.0
+_STALE_S = 90.0  # each kind is heard more often, one that is absent too
 
 
 class _OtherCluster(OutgateError):
@@ -140,16 +141,18 @@ class KubeSource:
         """Return how fresh each kind is: a watch that is alive is heard at least once in a minute."""
         now_s, found = time.monotonic(), []
         for one in self._parts.values():
-            is_sound = one.state in (State.WATCHING, State.LISTING) or (one.state is State.ABSENT and one.synced)
-            words = "" if one.state is State.WATCHING or is_sound else one.state.value.lower()
+            age_s = now_s - one.heard_s if one.heard_s else None
+            is_well = one.state in (State.WATCHING, State.LISTING) or (one.state is State.ABSENT and one.synced)
+            is_fresh = one.synced and age_s is not None and age_s < _STALE_S
+            words = [] if is_well else [one.state.value.lower(), *([one.error] if one.error else [])]
             found.append(
                 SourceStatus(
                     name=self._context or "API server",
                     part=one.kind,
-                    health=Health.OK if is_sound and one.synced else Health.DEGRADED,
-                    age_s=now_s - one.heard_s if one.heard_s else None,
+                    health=Health.OK if is_well and is_fresh else Health.DEGRADED,
+                    age_s=age_s,
                     objects={"object": len(one.objects)},
-                    error=": ".join(part for part in (words, one.error) if part) if not is_sound else "",
+                    error=": ".join(words),
                 )
             )
         return tuple(found)
