@@ -42,11 +42,11 @@ class Role:
         self._account = account
         self.replicas: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
         """Start one more replica."""
         kubeconfig = account_kubeconfig(self.plane, self._folder, self._account) if self._account else None
         where = ["--kubeconfig", str(kubeconfig or self.plane.kubeconfig(by_token=True))]
-        words = ["cluster", "run", *where, "--namespace", self._namespace, "--lease", self._lease]
+        words = ["cluster", "run", *where, "--namespace", self._namespace, "--lease", self._lease, *options]
         with (self._folder / "role.log").open("ab") as log:
             replica = subprocess.Popen([sys.executable, "-m", "outgate", *words], stdout=log, stderr=log)
         self.replicas.append(replica)

@@ -4,8 +4,11 @@ that was held still does not write when it wakes up.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +176,59 @@ def test_a_namespace_claims_for_itself(role: Role) -> None:
     settles(lambda: plane.kubectl("get", name, check=False).returncode != 0, "the tenant goes with its claim")
     assert role.get("egresstenant", f"claim-{red}.shop.two")["spec"]["egressIPs"] == ["192.0.2.99"]
     plane.kubectl("delete", "egressclaims", "--all", "-A")
+
+
+def test_what_the_server_refuses_stops_only_itself_and_probes_tell_how_a_replica_is(role: Role) -> None:
+    plane, red = role.plane, role.plane.namespace("alone-red")
+    name = "alone-claims"
+    rule = {
+        "apiGroups": ["outgate.io"],
+        "apiVersions": ["*"],
+        "operations": ["CREATE"],
+        "resources": ["egresstenants"],
+    }
+    policy = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": f"object.metadata.name != 'claim-{red}.bad'", "message": "not this one"}],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }
+    role.put(policy, binding)
+    bad = json.dumps(tenant(f"claim-{red}.bad", egressIPs=["192.0.2.98"]))
+    tried = ("apply", "--dry-run=server", "-f", "-")
+    settles(lambda: "not this one" in plane.kubectl(*tried, input=bad, check=False).stderr, "the policy is in force")
+    role.put(egress_pool("shared", "192.0.2.90-192.0.2.99"), claim(red, "bad"), claim(red, "good"))
+    port = free_port()
+    role.start("--probes", f"127.0.0.1:{port}")
+    try:
+        settles(lambda: claimed(role, red, "good").get("egressIPs") == ["192.0.2.90"], "the good claim is served")
+        settles(lambda: condition(role, red, "bad")[1] == "Pending", "the other one waits")
+        assert "not this one" in role.log()
+        assert (probed(port, "/livez"), probed(port, "/readyz"), probed(port, "/other")) == (200, 200, 404)
+    finally:
+        plane.kubectl("delete", "validatingadmissionpolicies,validatingadmissionpolicybindings", name)
+    settles(lambda: claimed(role, red, "bad").get("egressIPs") == ["192.0.2.91"], "it is served when it may be")
+    plane.kubectl("delete", "egressclaims", "--all", "-A")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def probed(port: int, path: str) -> int:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
 
 
 def claim(namespace: str, name: str, **spec: object) -> Manifest:

@@ -170,7 +170,7 @@ def reasons_said() -> frozenset[Said]:
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(
-                    func=ast.Name(id="Finding" | "_refused" | "_finding" as name),
+                    func=ast.Name(id="Finding" | "refused" | "_refused" | "_finding" as name),
                     args=[ast.Constant(value=str(reason)), *_],
                 ):
                     found.add(Said(reason, _severity(name, node)))
@@ -180,7 +180,7 @@ def reasons_said() -> frozenset[Said]:
 
 
 def _severity(name: str, call: ast.Call) -> str:
-    if name == "_refused":
+    if name in ("refused", "_refused"):
         return "refusal"
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     named = [one.attr for one in given if isinstance(one, ast.Attribute) and getattr(one.value, "id", "") == "Severity"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -70,6 +70,15 @@ def from_kubeconfig(file: Path, context: str = "") -> Access:
         IntentError: the file can not be read, or does not say what is needed; with the file and the field.
     """
     return _Kubeconfig(file).access(context)
+
+
+def from_contexts(file: Path, contexts: Sequence[str]) -> list[Access]:
+    """Read several contexts of a kubeconfig, the current one if none is named.
+
+    Raises:
+        IntentError: as `from_kubeconfig`.
+    """
+    return [from_kubeconfig(file, context) for context in contexts or ("",)]
 
 
 def from_pod(environment: Mapping[str, str] = os.environ, secrets: Path = SERVICE_ACCOUNT) -> Access:

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from outgate.apiserver.expiry import Claims, claims_of
-from outgate.apiserver.server import Body, Resource, Server
-from outgate.model.errors import OutgateError, Unreachable
+from outgate.apiserver.server import Body, Resource, Server, decoded
+from outgate.model.errors import OutgateError
 
 RENEW_AT = 0.8  # of its life
 LOOK_AGAIN_S = 60.0  # after a token that can not be renewed, or was not
@@ -61,11 +61,7 @@ async def renew(server: Server, file: Path, now_s: float) -> float:
     spec = {"expirationSeconds": max(600, round(life_s))}  # the least that a server gives
     asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
     answer = await server.request("POST", path, body=Body(msgspec.json.encode(asked)))
-    try:
-        token = msgspec.json.decode(answer, type=_TokenRequest).status.token
-    except msgspec.DecodeError as error:
-        raise Unreachable(f"{path}: the answer is no TokenRequest: {error}") from error
-    _write(file, token)
+    _write(file, decoded(path, answer, _TokenRequest).status.token)
     return LOOK_AGAIN_S
 
 

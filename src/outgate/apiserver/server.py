@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 from weakref import WeakSet
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 JSON, APPLY, MERGE = "application/json", "application/apply-patch+yaml", "application/merge-patch+json"
 
+_T = TypeVar("_T")
 _GOODBYES = 1000  # milliseconds: who does not answer a goodbye within this is left
 
 
@@ -169,11 +170,10 @@ class ApiServer:
         Raises:
             OutgateError: as `request`.
         """
-        body = await self.request("GET", "/api/v1/namespaces/kube-system", deadline_s=5.0)
-        try:
-            return str(msgspec.json.decode(body)["metadata"]["uid"])
-        except (msgspec.DecodeError, LookupError, TypeError) as error:
-            raise Unreachable(f"{self.access.server}: what answers is no API server") from error
+        path = "/api/v1/namespaces/kube-system"
+        return decoded(
+            f"{self.access.server}{path}", await self.request("GET", path, deadline_s=5.0), _Named
+        ).metadata.uid
 
     @asynccontextmanager
     async def _answer(
@@ -243,6 +243,26 @@ class ApiServer:
     def _unreachable(self, asked: str, error: BaseException, limit_s: float) -> Unreachable:
         words = f"no answer within {limit_s:g} s" if isinstance(error, TimeoutError) else _words(error)
         return Unreachable(f"{self.access.server}: {asked}: {words}")
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    uid: str
+
+
+class _Named(msgspec.Struct, frozen=True):
+    metadata: _Identity
+
+
+def decoded(where: str, body: bytes, kind: type[_T]) -> _T:
+    """Return an answer as a struct.
+
+    Raises:
+        Unreachable: it is none: something else than an API server has answered, a proxy perhaps.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"{where}: the answer is not what an API server says: {error}") from error
 
 
 def _words(error: BaseException) -> str:

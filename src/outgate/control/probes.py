@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from outgate.model.errors import IntentError
+from outgate.model.errors import IntentError, Refused
 
 
 class Probes:
     """Answers while it is entered; an empty address answers nobody."""
 
-    def __init__(self, address: str, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, address: str, *, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> None:
         """Describe it; `address` is ADDRESS:PORT.
 
         Raises:
             IntentError: it is no such address.
+            Refused: somebody else listens there.
         """
         self._server: ThreadingHTTPServer | None = None
         if address:
             host, _, port = address.rpartition(":")
             if not port.isdigit():
                 raise IntentError(f"{address!r} is no ADDRESS:PORT to answer probes on")
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _answering(is_ready))
+            asked = {"/livez": is_alive, "/readyz": is_ready}
+            try:
+                self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _answering(asked))
+            except OSError as error:
+                raise Refused(f"listen on {address}", error.strerror or str(error)) from error
 
     def __enter__(self) -> Probes:
         if self._server is not None:
@@ -37,15 +42,15 @@ class Probes:
             self._server.server_close()
 
 
-def _answering(is_ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+def _answering(asked: Mapping[str, Callable[[], bool]]) -> type[BaseHTTPRequestHandler]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            known = {"/livez": True, "/readyz": is_ready()}
-            holds = known.get(self.path)
-            status = (
-                HTTPStatus.NOT_FOUND if holds is None else HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE
-            )
-            self.send_response(status)
+            ask = asked.get(self.path)
+            if ask is None:
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            holds = ask()
+            self.send_response(HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE)
             self.end_headers()
             self.wfile.write(b"ok\n" if holds else b"no\n")
 

@@ -62,3 +62,8 @@ class Finding:
     severity: Severity = Severity.WARNING
     fix: str = ""
     origin: Origin | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What is the matter and what to do, on one line."""
+        return f"{self.text}; {self.fix}" if self.fix else self.text

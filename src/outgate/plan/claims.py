@@ -74,7 +74,7 @@ def claims(
     `before` is an earlier decision; what holds of it is taken over, and the result is the same as without it.
     """
     asked = intent.tenants_of(gateway)
-    findings = list(_without_gateway(intent))
+    findings = list(without_gateway(intent))
     grounds = (gateway, intent.nodes, intent.network, unreadable(intent), facts.addresses, facts.routes)
     if before is not None and before.grounds == grounds and not (findings or before.findings):
         carried = _carried_over(asked, intent, facts, ledger, before)
@@ -298,28 +298,26 @@ def _refusal(
     """Return why a tenant may not have an address, or None."""
     strange = forbidden.strange(claim)
     if strange is not None:
-        return _refused("LinkNotDeclared", tenant, *strange)
+        return refused("LinkNotDeclared", tenant, *strange)
     what = "egress IP" if claim.egress else "next hop"
     named = f"{what} {claim.address}"
     holder = _holder(tenant, claim, taken, ledger, forbidden)
     if holder is not None:
         text = f"{named} is already held by EgressTenant/{holder}"
-        return _refused("AddressTaken", tenant, text, "give one of them another address")
+        return refused("AddressTaken", tenant, text, "give one of them another address")
     why = forbidden.reason(claim.address)
     if why is not None:
-        return _refused(
-            why[0], tenant, f"{named} can not be used: {why[1]}", "choose an address that nobody else needs"
-        )
+        return refused(why[0], tenant, f"{named} can not be used: {why[1]}", "choose an address that nobody else needs")
     rest = ledger.resting.get(claim.address)
     if rest is not None and rest.tenant != tenant.name:
         text = f"{named} was released by EgressTenant/{rest.tenant} and rests, so that nobody inherits its flows"
-        return _refused(
+        return refused(
             "AddressResting", tenant, text, "wait until the quarantine is over; it is taken then without further action"
         )
     retiring = ledger.retiring.get(claim.address)
     if retiring is not None and retiring.tenant != tenant.name:
         text = f"{named} still carries live flows of EgressTenant/{retiring.tenant}, which drain"
-        return _refused(
+        return refused(
             "AddressDraining", tenant, text, "wait for the drain, or set onChange: flush on the other tenant"
         )
     return None
@@ -341,21 +339,23 @@ def _holder(
     return held.tenant if held.egress or forbidden.keeps_next_hop(held.tenant, claim.address) else None
 
 
-def _refused(reason: str, tenant: EgressTenant, text: str, fix: str) -> Finding:
+def refused(reason: str, tenant: EgressTenant, text: str, fix: str) -> Finding:
+    """Return the finding that a tenant is refused."""
     return Finding(reason, f"EgressTenant/{tenant.name}", text, Severity.REFUSAL, fix, tenant.origin)
 
 
-def _without_gateway(intent: Intent) -> Iterator[Finding]:
+def without_gateway(intent: Intent) -> Iterator[Finding]:
+    """Yield the tenants that no gateway serves, with the reason."""
     known = {gateway.name for gateway in intent.gateways}
+    names = ", ".join(sorted(known))
     for tenant in intent.tenants:
-        if tenant.gateway is None and len(known) > 1:
-            text = f"names no gateway, and there are several: {', '.join(sorted(known))}"
-            yield _refused("GatewayUnnamed", tenant, text, "set spec.gateway")
+        if tenant.gateway is None and len(known) != 1:
+            others = f"there are several: {names}" if known else "there is none"
+            fix = "set spec.gateway" if known else "create an EgressGateway"
+            yield refused("GatewayUnnamed", tenant, f"names no gateway, and {others}", fix)
         elif tenant.gateway is not None and tenant.gateway not in known:
             text = f"names the gateway {tenant.gateway}, which does not exist"
-            yield _refused(
-                "GatewayUnknown",
-                tenant,
-                text,
-                f"create EgressGateway/{tenant.gateway} or set spec.gateway to one of: {', '.join(sorted(known))}",
+            fix = f"create EgressGateway/{tenant.gateway}" + (
+                f" or set spec.gateway to one of: {names}" if known else ""
             )
+            yield refused("GatewayUnknown", tenant, text, fix)

@@ -76,9 +76,8 @@ def _opened(
                 book[address] = Given(address=address, tenant=name)
     left = {name: claim.count for name, claim in mine.items()}
     place = {address: at for name in mine for at, address in enumerate(tenants[name].allocated or ())}
-    for address in sorted(
-        book, key=lambda one: (place.get(one, len(place)), int(one))
-    ):  # who gives back, gives the last
+    # whoever gives back gives the last that it has
+    for address in sorted(book, key=lambda one: (place.get(one, len(place)), int(one))):
         one = book[address]
         if one.rests_until_s is not None:
             if one.rests_until_s <= now_s:

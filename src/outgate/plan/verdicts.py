@@ -6,14 +6,14 @@ which it last changed.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from outgate.model.intent import Condition, EgressClaim, EgressGateway, EgressPool, EgressTenant, Intent, Served, Told
-from outgate.model.net import Address, Prefix
+from outgate.model.net import Address
+from outgate.model.state import Facts
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding, Severity
-from outgate.plan.claims import seniority
+from outgate.plan.claims import Forbidden, refused, seniority, without_gateway
 from outgate.plan.egress_claims import Claimed, tenant_name
 from outgate.plan.external_routes import Routed
 from outgate.plan.pools import Gifts
@@ -26,7 +26,7 @@ def judge(
 ) -> tuple[tuple[Verdict, ...], tuple[Finding, ...]]:
     """Return the verdict on each object of ours that an API server serves, and the refusals behind them."""
     found = (*gifts.findings, *claimed.findings, *_refusals(intent, gifts))
-    refusals = {one.about: one for one in found if one.severity is Severity.REFUSAL}
+    refusals = {one.about: one for one in reversed(found) if one.severity is Severity.REFUSAL}  # the first one counts
     warnings = {one.about: one for one in routed.findings}
     verdicts = [
         Verdict(
@@ -53,9 +53,9 @@ def judge(
         for gateway in intent.gateways
         if gateway.served is not None
     ]
-    tenants = {one.name: one for one in verdicts if one.kind == "EgressTenant"}
+    tenants = {one.served.claim: one for one in verdicts if one.served.claim is not None}
     verdicts += [
-        _of_claim(claim, claim.served, tenants.get(tenant_name(claim)), refusals)
+        _of_claim(claim, claim.served, tenants.get((claim.namespace, claim.name)), refusals)
         for claim in intent.claims
         if claim.served is not None
     ]
@@ -81,7 +81,7 @@ def _of_claim(claim: EgressClaim, served: Served, tenant: Verdict | None, refusa
         namespace=claim.namespace,
         served=served,
         conditions=conditions,
-        allocated=(tenant.allocated or ()) if tenant is not None and refusal is None else (),
+        allocated=(tenant.allocated or ()) if tenant is not None else (),
     )
 
 
@@ -98,8 +98,7 @@ def _of_pool(pool: EgressPool, gifts: Gifts) -> Verdict:
 def _conditions(served: Served, refusal: Finding | None, gateway: EgressGateway | None) -> tuple[Condition, ...]:
     """Return the three conditions of an object that a gateway machine serves."""
     if refusal is not None:
-        words = f"{refusal.text}; {refusal.fix}" if refusal.fix else refusal.text
-        accepted = _condition(ACCEPTED, False, refusal.reason, words, served)
+        accepted = _condition(ACCEPTED, False, refusal.reason, refusal.sentence, served)
     else:
         accepted = _condition(ACCEPTED, True, "Accepted", "it is valid and contradicts no other object", served)
     told = _told(served, gateway)
@@ -122,7 +121,7 @@ def _warned(conditions: tuple[Condition, ...], warning: Finding | None, served: 
     """Return the conditions with a warning, if there is one and nothing else is amiss."""
     if warning is None or any(one.type == DEGRADED and one.holds for one in conditions):
         return conditions
-    degraded = _condition(DEGRADED, True, warning.reason, f"{warning.text}; {warning.fix}", served)
+    degraded = _condition(DEGRADED, True, warning.reason, warning.sentence, served)
     return (*(one for one in conditions if one.type != DEGRADED), degraded)
 
 
@@ -141,24 +140,36 @@ def _condition(kind: str, holds: bool | None, reason: str, message: str, served:
 
 
 def _refusals(intent: Intent, gifts: Gifts) -> Iterator[Finding]:
-    """Yield why tenants can not be accepted; what several want is the oldest one's, standing claims first."""
-    nodes = {ip: node.name for node in intent.nodes for ip in node.internal_ips}
-    inside = [*(("cluster", p) for p in _networks(intent)), *(("service", p) for p in _services(intent))]
-    wanted: dict[Address, list[EgressTenant]] = defaultdict(list)
+    """Yield why tenants can not be accepted: standing claims are decided first, then the oldest. As on the gateways, a
+    tenant with one address that it can not have is refused whole, and takes none.
+    """
+    homeless = {one.about: one for one in without_gateway(intent)}
+    forbidden = {gateway.name: Forbidden(intent, Facts(), gateway) for gateway in intent.gateways}
+    taken: dict[Address, str] = {}
     for tenant in sorted(intent.tenants, key=lambda one: (not _is_accepted(one), *seniority(one))):
-        if intent.gateway_of(tenant) is None:
-            yield _without_gateway(tenant, intent)
-        for address in _addresses(tenant, gifts):
-            finding = _forbidden(tenant, address, nodes, inside)
-            if finding is not None:
-                yield finding
-                break
-            wanted[address].append(tenant)
-    for address, tenants in wanted.items():
-        first = tenants[0]
-        for tenant in tenants[1:]:
-            text = f"egress IP {address} is EgressTenant/{first.name}'s, which claimed it first"
-            yield _refused("AddressTaken", tenant, text, "give one of them another address")
+        gateway, wanted = intent.gateway_of(tenant), _addresses(tenant, gifts)
+        if gateway is None:
+            yield homeless[f"EgressTenant/{tenant.name}"]
+            continue
+        refusal = next((r for one in wanted if (r := _refusal(tenant, one, taken, forbidden[gateway.name]))), None)
+        if refusal is not None:
+            yield refusal
+        else:
+            taken.update(dict.fromkeys(wanted, tenant.name))
+
+
+def _refusal(
+    tenant: EgressTenant, address: Address, taken: Mapping[Address, str], forbidden: Forbidden
+) -> Finding | None:
+    """Return why a tenant may not have an egress IP, or None."""
+    if address in taken:
+        text = f"egress IP {address} is EgressTenant/{taken[address]}'s, which claimed it first"
+        return refused("AddressTaken", tenant, text, "give one of them another address")
+    why = forbidden.reason(address)
+    if why is None:
+        return None
+    text = f"egress IP {address} can not be used: {why[1]}"
+    return refused(why[0], tenant, text, "choose an address that nobody else needs")
 
 
 def _is_accepted(tenant: EgressTenant) -> bool:
@@ -166,42 +177,6 @@ def _is_accepted(tenant: EgressTenant) -> bool:
     return standing is not None and any(one.type == ACCEPTED and one.holds for one in standing.conditions)
 
 
-def _addresses(tenant: EgressTenant, gifts: Gifts) -> Iterable[Address]:
+def _addresses(tenant: EgressTenant, gifts: Gifts) -> Mapping[Address, None]:
     special = [ip for rule in tenant.destinations for ip in rule.egress_ips]
     return dict.fromkeys((*tenant.egress_ips, *gifts.tenants.get(tenant.name, ()), *special))
-
-
-def _forbidden(
-    tenant: EgressTenant, address: Address, nodes: Mapping[Address, str], inside: list[tuple[str, Prefix]]
-) -> Finding | None:
-    fix = "choose an address that nobody else needs"
-    if address in nodes:
-        text = f"egress IP {address} can not be used: it is the address of Node/{nodes[address]}"
-        return _refused("NodeAddress", tenant, text, fix)
-    for which, prefix in inside:
-        if address in prefix:
-            text = f"egress IP {address} can not be used: it is inside the {which} network {prefix}"
-            return _refused(f"{which.capitalize()}Address", tenant, text, fix)
-    return None
-
-
-def _networks(intent: Intent) -> tuple[Prefix, ...]:
-    own = intent.network.cluster_networks if intent.network is not None else ()
-    return (*own, *(prefix for gateway in intent.gateways for prefix in gateway.cluster_networks))
-
-
-def _services(intent: Intent) -> tuple[Prefix, ...]:
-    return intent.network.service_networks if intent.network is not None else ()
-
-
-def _without_gateway(tenant: EgressTenant, intent: Intent) -> Finding:
-    known = ", ".join(sorted(one.name for one in intent.gateways)) or "none"
-    if tenant.gateway is None:
-        text = f"names no gateway, and there are several: {known}" if intent.gateways else "there is no gateway"
-        return _refused("GatewayUnnamed", tenant, text, "set spec.gateway")
-    text = f"names the gateway {tenant.gateway}, which does not exist (there are: {known})"
-    return _refused("GatewayUnknown", tenant, text, f"create EgressGateway/{tenant.gateway} or correct spec.gateway")
-
-
-def _refused(reason: str, tenant: EgressTenant, text: str, fix: str) -> Finding:
-    return Finding(reason, f"EgressTenant/{tenant.name}", text, Severity.REFUSAL, fix, tenant.origin)

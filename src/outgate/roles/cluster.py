@@ -13,18 +13,19 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from outgate.apiserver.access import Access, from_kubeconfig, from_pod
+from outgate.apiserver.access import Access, from_contexts, from_pod
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import Server
 from outgate.control import logs
 from outgate.control.probes import Probes
-from outgate.model.errors import NotReady, OutgateError
+from outgate.model.errors import NotReady, OutgateError, Unreachable
 from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, MADE_BY, EgressTenant, ExternalRoute, Intent
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding
@@ -32,18 +33,20 @@ from outgate.plan.egress_claims import Claimed, tenants_of_claims
 from outgate.plan.external_routes import Routed, routes_to_gateways
 from outgate.plan.pools import give
 from outgate.plan.verdicts import judge
+from outgate.roles.rights import LEASE, NAMESPACE
 from outgate.sources.dump import dump, dump_selector
 from outgate.sources.kube.kinds import CLUSTER
 from outgate.sources.kube.source import KubeSource
 from outgate.sources.kube.timings import Timings
 from outgate.systems.kubeapi import events, judged
 from outgate.systems.kubeapi.lease import Lease, LeaseTimings
+from outgate.systems.kubeapi.render import News, Subject
 
-NAMESPACE, LEASE = "outgate", "outgate-cluster"
 ROUTE = "AdminPolicyBasedExternalRoute"
 _TIMINGS = Timings(start_jitter_s=0.0)
 _GATHER_S = 0.05  # what arrives together is judged together
 _AT_ONCE = 8
+_SHOWN = 10  # failures of one kind of deed in the log
 _PAUSE_S = 2.0  # after a write that failed
 
 log = logging.getLogger("outgate.cluster")
@@ -69,7 +72,7 @@ def accesses_of(options: ClusterOptions) -> list[Access]:
     """
     if options.kubeconfig is None:
         return [from_pod()]
-    return [from_kubeconfig(options.kubeconfig, context) for context in options.contexts or ("",)]
+    return from_contexts(options.kubeconfig, options.contexts)
 
 
 def serve(options: ClusterOptions) -> None:
@@ -93,7 +96,7 @@ async def _serve(options: ClusterOptions, accesses: list[Access]) -> None:
         async with opened(accesses) as server:
             lease = Lease(server, (options.namespace, options.lease), identity, options.timings)
             judging = Judging(server, source, lease, identity)
-            with Probes(options.probes, lambda: judging.is_ready):
+            with Probes(options.probes, is_alive=lambda: lease.is_alive, is_ready=lambda: judging.is_ready):
                 async with _running(lease.run(judging.wake), judging.run()):
                     log.info("started", extra={"fields": {"identity": identity}})
                     await ended.wait()
@@ -117,7 +120,7 @@ class Judging:
     def __init__(self, server: Server, source: KubeSource, lease: Lease, identity: str) -> None:
         self._server, self._source, self._lease, self._identity = server, source, lease, identity
         self._woken = asyncio.Event()
-        self._told: set[tuple[str, str, str]] = set()  # refusals of which an event was written: uid, reason, text
+        self._told: set[News] = set()  # of which an event was written
         self.is_ready = False  # whether the objects were read
 
     def wake(self) -> None:
@@ -159,14 +162,15 @@ class Judging:
         routed = routes_to_gateways(intent)
         verdicts, refusals = judge(intent, gifts, claimed, routed)
         fresh = [one for one in verdicts if not one.stands]
-        failed = await self._settle(intent, claimed, routed) or await self._write(fresh, now_s)
-        await self._tell(intent, refusals)
-        if failed:
+        settled = await self._settle(intent, claimed, routed)
+        written = await self._write(fresh, now_s)
+        await self._tell(verdicts, refusals)
+        if not (settled and written):
             return _PAUSE_S
         return max(0.0, gifts.next_end_s - now_s) + 1.0 if gifts.next_end_s is not None else None
 
     async def _settle(self, intent: Intent, claimed: Claimed, routed: Routed) -> bool:
-        """Make and drop the tenants of claims and the routes of tenants; say whether something could not be done."""
+        """Make and drop the tenants of claims and the routes of tenants; say whether all could be done."""
         tenants = {one.name: one for one in intent.tenants}
         routes = {one.name: one for one in intent.external_routes}
         fresh = [
@@ -176,65 +180,62 @@ class Judging:
         ]
         fresh += [_route_manifest(route) for name, route in routed.wants.items() if routes.get(name) != route]
         old = [("EgressTenant", one.name) for one in claimed.gone] + [(ROUTE, one.name) for one in routed.gone]
-        try:
-            for manifest in fresh:
-                if self._lease.leads:
-                    await judged.make(self._server, manifest)
-            for kind, name in old:
-                if self._lease.leads:
-                    await judged.drop(self._server, kind, name)
-        except OutgateError as error:
-            log.warning("not settled", extra={"fields": {"error": str(error)}})
-            return True
-        return False
+        made = await self._all([partial(judged.make, self._server, manifest) for manifest in fresh])
+        return await self._all([partial(judged.drop, self._server, kind, name) for kind, name in old]) and made
 
     async def _write(self, verdicts: list[Verdict], now_s: float) -> bool:
-        """Write verdicts; say whether some could not be. Pools go first: what they have given is their book."""
+        """Write verdicts; say whether all could be. Pools go first: what they have given is their book."""
+        pools = [one for one in verdicts if one.kind == "EgressPool"]
+        others = [one for one in verdicts if one.kind != "EgressPool"]
+        done = True
+        for batch in (pools, others):
+            done &= await self._all([partial(judged.write, self._server, verdict, now_s) for verdict in batch])
+        if verdicts and done:
+            log.info("judged", extra={"fields": {"written": len(verdicts)}})
+        return done
+
+    async def _all(self, deeds: list[Callable[[], Awaitable[None]]]) -> bool:
+        """Do these while we lead, some at once, and say whether all could be done. What the server refuses stops only
+        itself; a server that does not answer stops the rest.
+        """
         in_flight = asyncio.Semaphore(_AT_ONCE)
         failures: list[OutgateError] = []
 
-        async def write(verdict: Verdict) -> None:
+        async def do(deed: Callable[[], Awaitable[None]]) -> None:
             async with in_flight:
-                if failures or not self._lease.leads:
+                if not self._lease.leads or any(isinstance(one, Unreachable) for one in failures):
                     return
                 try:
-                    await judged.write(self._server, verdict, now_s)
+                    await deed()
                 except OutgateError as error:
                     failures.append(error)
 
-        for is_pool in (True, False):
-            batch = [one for one in verdicts if (one.kind == "EgressPool") is is_pool]
-            await asyncio.gather(*map(write, batch))
-        if failures:
-            log.warning("not written", extra={"fields": {"error": str(failures[0])}})
-        elif verdicts:
-            log.info("judged", extra={"fields": {"written": len(verdicts)}})
-        return bool(failures)
+        await asyncio.gather(*map(do, deeds))
+        for error in failures[:_SHOWN]:
+            log.warning("not written", extra={"fields": {"error": str(error), "failures": len(failures)}})
+        return not failures
 
-    async def _tell(self, intent: Intent, refusals: tuple[Finding, ...]) -> None:
-        """Write an event for each refusal that is new."""
-        tenants = {f"EgressTenant/{one.name}": one for one in intent.tenants}
-        now: set[tuple[str, str, str]] = set()
-        for refusal in refusals:
-            tenant = tenants.get(refusal.about)
-            if tenant is None or tenant.served is None:
-                continue
-            said = (tenant.served.uid, refusal.reason, refusal.text)
-            now.add(said)
-            if said not in self._told and self._lease.leads and not await self._event(tenant, refusal):
-                now.discard(said)
-        self._told = now
+    async def _tell(self, verdicts: Iterable[Verdict], findings: Iterable[Finding]) -> None:
+        """Write an event for each finding that is new; one that can not be written is tried again with the next."""
+        subjects = {
+            "/".join(filter(None, (one.kind, one.namespace, one.name))): Subject(
+                kind=one.kind, name=one.name, namespace=one.namespace, uid=one.served.uid
+            )
+            for one in verdicts
+        }
+        said = [
+            News(subject=subjects[one.about], reason=one.reason, note=one.sentence)
+            for one in findings
+            if one.about in subjects
+        ]
+        told = self._told.intersection(said)
 
-    async def _event(self, tenant: EgressTenant, refusal: Finding) -> bool:
-        assert tenant.served is not None
-        about = ("EgressTenant", tenant.name, tenant.served.uid)
-        note = "; ".join(part for part in (refusal.text, refusal.fix) if part)
-        try:
-            await events.tell(self._server, about, (refusal.reason, note), ("outgate-cluster", self._identity))
-        except OutgateError as error:
-            log.warning("no event", extra={"fields": {"error": str(error)}})
-            return False
-        return True
+        async def tell(news: News) -> None:
+            await events.tell(self._server, news, ("outgate-cluster", self._identity))
+            told.add(news)
+
+        await self._all([partial(tell, news) for news in said if news not in told])
+        self._told = told
 
 
 def _same(there: EgressTenant | None, wanted: EgressTenant) -> bool:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, closing
 
 import msgspec
 
-from outgate.apiserver.access import from_kubeconfig
+from outgate.apiserver.access import from_contexts
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import Server
 from outgate.control.daemon import Report
@@ -60,7 +60,7 @@ def open_server(options: GatewayOptions) -> Callable[[], AbstractAsyncContextMan
         IntentError: the kubeconfig can not be read or does not say what is needed.
     """
     assert options.kubeconfig is not None  # else nobody asks
-    accesses = [from_kubeconfig(options.kubeconfig, context) for context in options.contexts or ("",)]
+    accesses = from_contexts(options.kubeconfig, options.contexts)
     return lambda: opened(accesses)
 
 
@@ -148,7 +148,7 @@ def _reason(worst: Finding | None, undone: str, *, is_in_force: bool) -> tuple[b
     """Return whether the machine holds all of it, the reason in a word, and a sentence."""
     holds = is_in_force and not undone
     if worst is not None:
-        return holds, worst.reason, "; ".join(part for part in (worst.text, worst.fix) if part)
+        return holds, worst.reason, worst.sentence
     if not is_in_force:
         return False, "Refused", "none of it is in force"
     return (False, "Pending", undone) if undone else (True, "Programmed", "the machine holds all of it")

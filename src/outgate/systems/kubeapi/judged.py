@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from outgate.apiserver.errors import Conflict, Missing
-from outgate.apiserver.server import APPLY, Body, Resource, Server
+from outgate.apiserver.server import APPLY, Body, Resource, Server, decoded
 from outgate.model.intent import CLAIM_NAME, MADE_BY, Condition
 from outgate.model.verdict import Verdict
 from outgate.systems.kubeapi.render import GROUP, OURS, VERSION
@@ -38,15 +38,24 @@ async def write(server: Server, verdict: Verdict, now_s: float) -> None:
 
 
 async def make(server: Server, manifest: Mapping[str, Any]) -> None:
-    """Apply an object that is made for a claim or a tenant. A kind that the server does not know needs none.
+    """Create or change an object that is made for a claim or a tenant. What bears its name and no label of ours is
+    somebody else's and left alone; a kind that the server does not know needs no objects.
 
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    path, query = MADE[manifest["kind"]].path(manifest["metadata"]["name"]), {"fieldManager": WRITER, "force": "true"}
+    resource, metadata = MADE[manifest["kind"]], manifest["metadata"]
+    path = resource.path(metadata["name"])
     try:
-        await server.request("PATCH", path, query=query, body=Body(msgspec.json.encode(manifest), APPLY))
-    except Missing:
+        found = await _found(server, path)
+        if found is None:
+            body = Body(msgspec.json.encode(manifest))
+            await server.request("POST", resource.path(), query={"fieldManager": WRITER}, body=body)
+        elif found.is_ours:
+            seen = {"uid": found.uid, "resourceVersion": found.resource_version}
+            body = Body(msgspec.json.encode({**manifest, "metadata": {**metadata, **seen}}), APPLY)
+            await server.request("PATCH", path, query={"fieldManager": WRITER, "force": "true"}, body=body)
+    except (Conflict, Missing):
         return
 
 
@@ -58,12 +67,11 @@ async def drop(server: Server, kind: str, name: str) -> None:
     """
     path = MADE[kind].path(name)
     try:
-        meta = msgspec.json.decode(await server.request("GET", path), type=_Object).metadata
-        if meta.labels.get(MADE_BY[0]) != MADE_BY[1] and CLAIM_NAME not in meta.labels:
-            return
-        seen = {"uid": meta.uid, "resourceVersion": meta.resource_version}
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": seen}
-        await server.request("DELETE", path, body=Body(msgspec.json.encode(body)))
+        found = await _found(server, path)
+        if found is not None and found.is_ours:
+            seen = {"uid": found.uid, "resourceVersion": found.resource_version}
+            body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": seen}
+            await server.request("DELETE", path, body=Body(msgspec.json.encode(body)))
     except (Conflict, Missing):
         return
 
@@ -73,9 +81,20 @@ class _Meta(msgspec.Struct, frozen=True, rename="camel"):
     resource_version: str
     labels: dict[str, str] = {}
 
+    @property
+    def is_ours(self) -> bool:
+        return self.labels.get(MADE_BY[0]) == MADE_BY[1] or CLAIM_NAME in self.labels
+
 
 class _Object(msgspec.Struct, frozen=True):
     metadata: _Meta
+
+
+async def _found(server: Server, path: str) -> _Meta | None:
+    try:
+        return decoded(path, await server.request("GET", path), _Object).metadata
+    except Missing:
+        return None
 
 
 def rendered(verdict: Verdict, now_s: float) -> bytes:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from outgate.apiserver.errors import Conflict, Missing
-from outgate.apiserver.server import Body, Resource, Server
+from outgate.apiserver.server import Body, Resource, Server, decoded
 from outgate.model.errors import IntentError, OutgateError
 
 LEASES = Resource(plural="leases", group="coordination.k8s.io")
@@ -67,7 +67,13 @@ class Lease:
         self._timings = timings or LeaseTimings()
         self._seen, self._seen_s = _Spec(), float("-inf")  # what was observed, and since when
         self._until_s = float("-inf")
-        self.holder = ""  # who leads, as far as is known
+        self._turned_s = _now_s()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether `run` goes on: each turn ends within the deadline of a renewal and a retry."""
+        timings = self._timings
+        return _now_s() < self._turned_s + timings.duration_s + timings.renew_s + timings.retry_s
 
     @property
     def leads(self) -> bool:
@@ -78,7 +84,7 @@ class Lease:
         """Acquire and renew, for ever; cancel it. `changed` is called when leading begins or ends."""
         led = False
         while True:
-            asked_s = _now_s()
+            asked_s = self._turned_s = _now_s()
             try:
                 async with asyncio.timeout(self._timings.renew_s):
                     is_granted = await self._ask()
@@ -118,17 +124,16 @@ class Lease:
         held, now_s = found.spec, _now_s()
         if held != self._seen:
             self._seen, self._seen_s = held, now_s
-        self.holder = held.holder_identity or ""
-        is_ours = self.holder == self._identity
+        is_ours = held.holder_identity == self._identity
         lasts_s = held.lease_duration_seconds or 0
-        if self.holder and not is_ours and now_s < self._seen_s + max(lasts_s, self._timings.duration_s):
+        if held.holder_identity and not is_ours and now_s < self._seen_s + max(lasts_s, self._timings.duration_s):
             return False
         spec = self._spec(held if is_ours else None, (held.lease_transitions or 0) + (not is_ours))
         try:
             await self._write(found.metadata.resource_version, spec)
         except Conflict:
             return False  # somebody was quicker
-        self._seen, self._seen_s, self.holder = spec, now_s, self._identity
+        self._seen, self._seen_s = spec, now_s
         return True
 
     async def _create(self) -> bool:
@@ -137,12 +142,11 @@ class Lease:
             await self._server.request("POST", LEASES.path(namespace=self._namespace), body=body)
         except Conflict:
             return False
-        self.holder = self._identity
         return True
 
     async def _read(self) -> _Lease:
         path = LEASES.path(self._name, namespace=self._namespace)
-        return msgspec.json.decode(await self._server.request("GET", path), type=_Lease)
+        return decoded(path, await self._server.request("GET", path), _Lease)
 
     async def _write(self, version: str, spec: _Spec) -> None:
         path = LEASES.path(self._name, namespace=self._namespace)

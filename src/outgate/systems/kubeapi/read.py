@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from outgate.apiserver.server import Resource, Server
-from outgate.model.errors import Unreachable
+from outgate.apiserver.server import Resource, Server, decoded
 from outgate.model.intent import Told
 from outgate.systems.kubeapi.render import OURS, Subject
 
@@ -69,11 +68,7 @@ async def _all(server: Server, resource: Resource) -> list[_Object]:
     found: list[_Object] = []
     query = {"limit": _PAGE}
     while True:
-        body = await server.request("GET", resource.path(), query=query)
-        try:
-            page = msgspec.json.decode(body, type=_Page)
-        except msgspec.DecodeError as error:
-            raise Unreachable(f"{resource.path()}: the answer is no list of an API server: {error}") from error
+        page = decoded(resource.path(), await server.request("GET", resource.path(), query=query), _Page)
         found += page.items
         if not page.metadata.next_page:
             return found

@@ -26,11 +26,12 @@ class Subject:
     kind: str
     name: str
     uid: str
+    namespace: str = ""
 
     @property
     def path(self) -> str:
         """The path of its status."""
-        return OURS[self.kind].path(self.name, subresource="status")
+        return OURS[self.kind].path(self.name, namespace=self.namespace, subresource="status")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +41,6 @@ class News:
     subject: Subject
     reason: str
     note: str
-
-    @property
-    def said(self) -> tuple[str, str]:
-        """Return reason and note."""
-        return self.reason, self.note
 
 
 def applied(subject: Subject, told: Told | None) -> bytes:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from outgate.apiserver.errors import Conflict, Missing
+from outgate.apiserver.errors import Answered, Conflict, Missing
 from outgate.apiserver.server import APPLY, Body, OpenServer, Server
 from outgate.model.errors import OutgateError
 from outgate.model.intent import Told
@@ -137,15 +137,15 @@ class StatusWriter:
             raise failed[0]
 
     async def _tell_news(self, server: Server) -> None:
-        """Write the events that wait.
+        """Write the events that wait. One that the server refuses is dropped: it says nothing of statuses.
 
         Raises:
-            OutgateError: the server does not take one; it is not tried again.
+            Unreachable: the server does not answer.
         """
         while self._news:
             news, self._news = self._news[0], self._news[1:]
-            reporter = (f"outgate-gateway-{self._gateway}", self._gateway)
-            await events.tell(server, (news.subject.kind, news.subject.name, news.subject.uid), news.said, reporter)
+            with suppress(Answered):
+                await events.tell(server, news, (f"outgate-gateway-{self._gateway}", self._gateway))
 
     async def _apply(self, server: Server, subject: Subject, word: Told | None) -> None:
         query = {"fieldManager": f"outgate-gateway-{self._gateway}", "force": "true"}
