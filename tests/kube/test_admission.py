@@ -102,6 +102,49 @@ def test_an_object_from_before_the_policies_may_still_be_changed_elsewhere(tmp_p
         plane.kubectl("label", "egresspool", "tried", "migrated=yes")
 
 
+def egress_claim(pool_name: str, namespace: str) -> dict[str, Any]:
+    metadata = {"name": "tried", "namespace": namespace}
+    spec = {"fromPool": {"name": pool_name}}
+    return {"apiVersion": "outgate.io/v1alpha1", "kind": "EgressClaim", "metadata": metadata, "spec": spec}
+
+
+ALLOWED = {
+    "by a label": ({"matchLabels": {"team": "red"}}, True),
+    "by another value": ({"matchLabels": {"team": "blue"}}, False),
+    "by a value out of some": ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["red"]}]}, True),
+    "by a value that is another": ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["b"]}]}, False),
+    "by a value that it has not": ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["b"]}]}, True),
+    "by a value that it has": ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["red"]}]}, False),
+    "by a label that is there": ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, True),
+    "by a label that is not there": ({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}, False),
+    "by no selector, which allows all": (None, True),
+}
+
+
+@pytest.mark.parametrize("how", ALLOWED)
+def test_a_pool_lets_claim_whom_it_allows_at_the_door_and_offline(
+    guarded: ControlPlane, tmp_path: Path, how: str
+) -> None:
+    selector, is_allowed = ALLOWED[how]
+    bound = {} if selector is None else {"allowedNamespaces": selector}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "reds", "labels": {"team": "red"}}}
+    given = {**pool("192.0.2.1-192.0.2.9", **bound), "metadata": {"name": "bound"}}
+    for manifest in (namespace, given):
+        guarded.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    asked = egress_claim("bound", "reds")
+    eventually(lambda: taken(guarded, asked)[0] is is_allowed, "the server judges by the pool as it is now")
+    if not is_allowed:
+        assert "EgressPool/bound does not allow the namespace reds" in taken(guarded, asked)[1]
+    assert taken(guarded, egress_claim("made-later", "reds"))[0]
+
+    for name, manifest in (("namespace", namespace), ("pool", given), ("claim", asked)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(manifest))
+    lint = subprocess.run(
+        [sys.executable, "-m", "outgate", "lint", "-f", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ("PoolNotAllowed" not in lint.stdout) is is_allowed, lint.stdout
+
+
 def patch_status(plane: ControlPlane, account: str, status: dict[str, Any]) -> str:
     """Patch the status of the tenant `kept` as an account of ours, or as the admin; return what was said against it."""
     access = from_kubeconfig(plane.kubeconfig())

@@ -86,6 +86,27 @@ def test_two_tenants_of_one_address_are_told_apart_by_age(role: Role) -> None:
     assert [line.split()[0] for line in shown[1:] if "False" in line] == ["aaa-newer"]
 
 
+def test_what_the_server_took_and_nobody_can_read_is_told_why_and_stays_what_it_was(role: Role) -> None:
+    role.put(egress_pool("odd", "192.0.2.10-192.0.2.11"), tenant("zoe", fromPool={"name": "odd"}))
+    role.start()
+    settles(lambda: role.addresses("zoe") == ["192.0.2.10"], "zoe is given an address")
+
+    role.put(egress_pool("odd", "192.0.2.0/99"))  # no policy is in force here
+
+    settles(lambda: conditions(role, "egresspool", "odd").get("Accepted") == "False", "the pool is told")
+    accepted = role.get("egresspool", "odd")["status"]["conditions"][0]
+    assert (accepted["reason"], accepted["observedGeneration"]) == ("InvalidManifest", 2)
+    assert "spec.ranges[0]" in accepted["message"]
+    assert role.addresses("zoe") == ["192.0.2.10"]
+    role.put(egress_pool("odd", "192.0.2.10-192.0.2.11"))
+    settles(lambda: conditions(role, "egresspool", "odd").get("Accepted") == "True", "the pool is well again")
+
+
+def conditions(role: Role, kind: str, name: str) -> dict[str, str]:
+    """Return the statuses of an object's conditions, by their types."""
+    return {one["type"]: one["status"] for one in role.get(kind, name).get("status", {}).get("conditions", [])}
+
+
 def test_what_a_gateway_says_becomes_a_condition_and_a_condition_keeps_its_time(role: Role) -> None:
     role.put(tenant("spoken", egressIPs=["192.0.2.40"]))
     role.start()

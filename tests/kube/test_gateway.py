@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from outgate.lab import addresses
 from outgate.lab.kube import ControlPlane, relay
 from outgate.lab.kube.cluster import Cluster
 from outgate.lab.manifests import egress_gateway, egress_pool, egress_tenant
@@ -84,6 +85,15 @@ def test_the_cluster_is_followed_and_every_object_says_what_became_of_it(rig: Ku
     rig.lab.gw.run(["nft", "flush", "ruleset"])
     until(
         lambda: "DriftRepaired" in rig.plane.kubectl("get", "events", "-n", "default").stdout, "the repair is an event"
+    )
+    assert rig.leaked() == 0
+
+    rig.lab.steer("ns-blue", addresses.INNER4)  # nobody's next hop
+    assert not any(rig.is_served(pod) for pod in rig.lab.pods if pod.namespace == "ns-blue")
+    until(
+        lambda: "came in by no tenant's link" in rig.plane.kubectl("get", "events", "-n", "default").stdout,
+        "what was stopped is an event",
+        limit_s=60.0,
     )
     assert rig.leaked() == 0
 

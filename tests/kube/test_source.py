@@ -8,8 +8,10 @@ import asyncio
 import json
 import select
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from outgate.model.errors import NotReady
 from outgate.model.intent import Intent
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import State
-from outgate.sources.kube.source import NOTHING, KubeSource, Remembered
+from outgate.sources.kube.source import DEFAULTS, NOTHING, KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
 from tests.kube.planes import control_plane, server_of
 
@@ -63,15 +65,17 @@ spec:
 
 
 @contextmanager
-def reading(plane: ControlPlane, user: str = "admin", remembered: Remembered = NOTHING) -> Iterator[KubeSource]:
-    source = KubeSource(server_of(plane, user), timings=SHORT, remembered=remembered)
+def reading(
+    plane: ControlPlane, user: str = "admin", remembered: Remembered = NOTHING, timings: Timings = SHORT
+) -> Iterator[KubeSource]:
+    source = KubeSource(server_of(plane, user), timings=timings, remembered=remembered)
     try:
         yield source
     finally:
         source.close()
 
 
-def until(source: KubeSource, holds: Callable[[Intent], bool], sentence: str) -> Intent:
+def until(source: KubeSource, holds: Callable[[Intent], bool], sentence: str, within_s: float = 10.0) -> Intent:
     """Wait on the descriptor, as the daemon does, until the intent fits."""
     last: list[Intent] = []
 
@@ -84,7 +88,7 @@ def until(source: KubeSource, holds: Callable[[Intent], bool], sentence: str) ->
             return False
         return holds(last[-1])
 
-    eventually(fits, sentence)
+    eventually(fits, sentence, within_s=within_s)
     return last[-1]
 
 
@@ -145,6 +149,21 @@ def test_a_server_that_is_held_still_is_found_out_by_its_broken_promise(plane: C
         plane.resume()
         other = plane.namespace(f"woken-{next(NUMBERS)}")
         until(source, lambda intent: {namespace, other} <= namespaces(intent), "events come again")
+
+
+def test_a_server_that_is_held_still_for_seventy_seconds_is_found_out_with_the_timings_of_the_product(
+    plane: ControlPlane, namespace: str
+) -> None:
+    with reading(plane, timings=replace(DEFAULTS, start_jitter_s=0.0)) as source:
+        before = until(source, lambda intent: namespace in namespaces(intent), "the namespaces are read")
+        plane.pause()
+        began_s = time.monotonic()
+        eventually(lambda: time.monotonic() - began_s > 70.0, "70 seconds are over", within_s=100.0)
+        assert state(source, "Namespace") is State.UNREACHABLE
+        assert source.read() is before
+        plane.resume()
+        other = plane.namespace(f"woken-{next(NUMBERS)}")
+        until(source, lambda intent: {namespace, other} <= namespaces(intent), "events come again", within_s=60.0)
 
 
 def test_a_version_that_was_forgotten_leads_to_a_new_list(plane: ControlPlane, namespace: str) -> None:

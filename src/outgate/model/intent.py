@@ -173,6 +173,21 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """An object of ours that the API server took and we can not read; a refusal about it says why."""
+
+    kind: str
+    name: str
+    served: Served
+    namespace: str = ""
+
+    @property
+    def about(self) -> str:
+        """Return how findings name it."""
+        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EgressGateway:
     """One gateway machine: its NICs and what it protects."""
 
@@ -417,6 +432,7 @@ class Intent:
     external_routes: tuple[ExternalRoute, ...] = ()
     egress_ips: tuple[EgressIP, ...] = ()
     refusals: tuple[Finding, ...] = ()
+    unread: tuple[Unread, ...] = ()  # told only to who writes statuses
 
     def find_gateway(self, name: str) -> EgressGateway | None:
         """Return the named EgressGateway; an empty name means the only one there is."""

@@ -21,6 +21,11 @@ class Verdict:
     given: tuple[Given, ...] | None = None
 
     @property
+    def about(self) -> str:
+        """Return how findings name the object."""
+        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+    @property
     def stands(self) -> bool:
         """Whether the status says this already."""
         standing = self.served.standing

@@ -7,8 +7,19 @@ which it last changed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from outgate.model.intent import Condition, EgressClaim, EgressGateway, EgressPool, EgressTenant, Intent, Served, Told
+from outgate.model.intent import (
+    Condition,
+    EgressClaim,
+    EgressGateway,
+    EgressPool,
+    EgressTenant,
+    Intent,
+    Served,
+    Told,
+    Unread,
+)
 from outgate.model.net import Address
 from outgate.model.state import Facts
 from outgate.model.verdict import Verdict
@@ -25,7 +36,12 @@ def judge(
     intent: Intent, gifts: Gifts, claimed: Claimed, routed: Routed
 ) -> tuple[tuple[Verdict, ...], tuple[Finding, ...]]:
     """Return the verdict on each object of ours that an API server serves, and the refusals behind them."""
-    found = (*gifts.findings, *claimed.findings, *_refusals(intent, gifts))
+    found = (
+        *map(_placed, intent.refusals),
+        *gifts.findings,
+        *claimed.findings,
+        *address_refusals(intent, gifts.tenants),
+    )
     refusals = {one.about: one for one in reversed(found) if one.severity is Severity.REFUSAL}  # the first one counts
     warnings = {one.about: one for one in routed.findings}
     verdicts = [
@@ -60,7 +76,26 @@ def judge(
         if claim.served is not None
     ]
     verdicts += [_of_pool(pool, gifts) for pool in intent.pools if pool.served is not None]
-    return tuple(verdicts), (*refusals.values(), *warnings.values())
+    unread = {one.about: _of_unread(one, refusals[one.about]) for one in intent.unread if one.about in refusals}
+    return (
+        (*(one for one in verdicts if one.about not in unread), *unread.values()),
+        (*refusals.values(), *warnings.values()),
+    )
+
+
+def _placed(refusal: Finding) -> Finding:
+    """Return a refusal with its field in front: a condition and an event show no origin."""
+    field = refusal.origin.field if refusal.origin is not None else ""
+    return replace(refusal, text=f"{field}: {refusal.text}") if field else refusal
+
+
+def _of_unread(unread: Unread, refusal: Finding) -> Verdict:
+    """Return the verdict on an object that can not be read: why; what it was before stays in force where it is."""
+    accepted, *others = _conditions(unread.served, refusal, None)
+    conditions = (accepted,) if unread.kind == "EgressPool" else (accepted, *others)
+    return Verdict(
+        kind=unread.kind, name=unread.name, namespace=unread.namespace, served=unread.served, conditions=conditions
+    )
 
 
 def _of_claim(claim: EgressClaim, served: Served, tenant: Verdict | None, refusals: Mapping[str, Finding]) -> Verdict:
@@ -139,15 +174,15 @@ def _condition(kind: str, holds: bool | None, reason: str, message: str, served:
     return Condition(type=kind, holds=holds, reason=reason, message=message, generation=served.generation, since=since)
 
 
-def _refusals(intent: Intent, gifts: Gifts) -> Iterator[Finding]:
+def address_refusals(intent: Intent, given: Mapping[str, tuple[Address, ...]]) -> Iterator[Finding]:
     """Yield why tenants can not be accepted: standing claims are decided first, then the oldest. As on the gateways, a
-    tenant with one address that it can not have is refused whole, and takes none.
+    tenant with one address that it can not have is refused whole, and takes none. `given` are addresses from pools.
     """
     homeless = {one.about: one for one in without_gateway(intent)}
     forbidden = {gateway.name: Forbidden(intent, Facts(), gateway) for gateway in intent.gateways}
     taken: dict[Address, str] = {}
     for tenant in sorted(intent.tenants, key=lambda one: (not _is_accepted(one), *seniority(one))):
-        gateway, wanted = intent.gateway_of(tenant), _addresses(tenant, gifts)
+        gateway, wanted = intent.gateway_of(tenant), _addresses(tenant, given)
         if gateway is None:
             yield homeless[f"EgressTenant/{tenant.name}"]
             continue
@@ -177,6 +212,6 @@ def _is_accepted(tenant: EgressTenant) -> bool:
     return standing is not None and any(one.type == ACCEPTED and one.holds for one in standing.conditions)
 
 
-def _addresses(tenant: EgressTenant, gifts: Gifts) -> Mapping[Address, None]:
+def _addresses(tenant: EgressTenant, given: Mapping[str, tuple[Address, ...]]) -> Mapping[Address, None]:
     special = [ip for rule in tenant.destinations for ip in rule.egress_ips]
-    return dict.fromkeys((*tenant.egress_ips, *gifts.tenants.get(tenant.name, ()), *special))
+    return dict.fromkeys((*tenant.egress_ips, *given.get(tenant.name, ()), *special))

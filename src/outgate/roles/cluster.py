@@ -218,9 +218,7 @@ class Judging:
     async def _tell(self, verdicts: Iterable[Verdict], findings: Iterable[Finding]) -> None:
         """Write an event for each finding that is new; one that can not be written is tried again with the next."""
         subjects = {
-            "/".join(filter(None, (one.kind, one.namespace, one.name))): Subject(
-                kind=one.kind, name=one.name, namespace=one.namespace, uid=one.served.uid
-            )
+            one.about: Subject(kind=one.kind, name=one.name, namespace=one.namespace, uid=one.served.uid)
             for one in verdicts
         }
         said = [

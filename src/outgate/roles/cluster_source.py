@@ -131,13 +131,23 @@ def words_of(report: Report) -> Mapping[Subject, Told]:
 
 def news_of(report: Report) -> News | None:
     """Return what should be told as an event after a round: drift that it has repaired."""
+    if not report.drift:
+        return None
+    return _news_of_gateway(report, "DriftRepaired", f"somebody else changed {report.last_repair}; it is back")
+
+
+def news_of_leaks(report: Report, note: str) -> News | None:
+    """Return what should be told as an event when packets were stopped that nothing lets out."""
+    return _news_of_gateway(report, "LeakBlocked", note)
+
+
+def _news_of_gateway(report: Report, reason: str, note: str) -> News | None:
     gateway = (
         report.decided.claims.gateway if report.decided is not None and report.decided.claims is not None else None
     )
-    if not report.drift or gateway is None or gateway.served is None:
+    if gateway is None or gateway.served is None:
         return None
-    subject = _subject("EgressGateway", gateway.name, gateway.served)
-    return News(subject=subject, reason="DriftRepaired", note=f"somebody else changed {report.last_repair}; it is back")
+    return News(subject=_subject("EgressGateway", gateway.name, gateway.served), reason=reason, note=note)
 
 
 def _subject(kind: str, name: str, served: Served) -> Subject:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from outgate.control import logs, notify
 from outgate.control.daemon import Report
 from outgate.control.exposition import Exposition
+from outgate.control.leaks import BlockedLeaks
 from outgate.control.metrics import Meter
 from outgate.control.peer import Right
 from outgate.control.socket import LATER, Later, Question, Server, Verb
@@ -54,6 +55,7 @@ class Service:
     exposition: Exposition | None = None
     writer: StatusWriter | None = None
     meter: Meter = field(default_factory=Meter)
+    leaks: BlockedLeaks = field(default_factory=BlockedLeaks)
     waiting: list[tuple[Question, int]] = field(default_factory=list)
     told_ready: bool = False
     ports: dict[Address, int] = field(default_factory=dict)
@@ -177,6 +179,25 @@ class Service:
         if news is not None:
             self.writer.tell(news)
 
+    def look_for_leaks(self) -> None:
+        """Tell of packets that were stopped: in the log, and as an event where the intent comes from an API server."""
+        gateway = self._gateway()
+        gateway.loop.at("leaks", gateway.loop.now_s() + SAMPLE_S, self.look_for_leaks)
+        try:
+            counts = gateway.machine.counts()
+        except OutgateError:
+            return  # the rounds tell of an nft that does not answer
+        note = self.leaks.look({name: one.packets for name, one in counts.named.items()}, gateway.loop.now_s())
+        if not note:
+            return
+        log.warning("leak blocked", extra={"fields": {"what": note}})
+        if self.writer is not None:
+            from outgate.roles.cluster_source import news_of_leaks
+
+            news = news_of_leaks(gateway.daemon.report, note)
+            if news is not None:
+                self.writer.tell(news)
+
     def sample_ports(self) -> None:
         """Count live flows by the address that the outside sees."""
         gateway = self._gateway()
@@ -257,6 +278,7 @@ def serve(options: GatewayOptions) -> None:
         stack.callback(service.close)
         gateway.loop.stop_on_signals()
         gateway.loop.at("sample", gateway.loop.now_s() + SAMPLE_S, service.sample_ports)
+        gateway.loop.at("leaks", gateway.loop.now_s() + SAMPLE_S, service.look_for_leaks)
         gc.disable()
         stack.callback(gc.enable)
         gateway.loop.at("tidy", gateway.loop.now_s(), service.tidy)

@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from outgate.model.intent import Unread
 from outgate.model.why import Finding
 from outgate.sources.convert import ModelObject
 from outgate.sources.parsed import Key
@@ -18,12 +19,15 @@ from outgate.sources.parsed import Key
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object as the server shows it. `value` is None when it can not be read; then `findings` say why."""
+    """One object as the server shows it. `value` is None when it can not be read; then `findings` say why, and `unread`
+    tells one of ours to who writes statuses.
+    """
 
     uid: str
     version: str
     value: ModelObject | None
     findings: tuple[Finding, ...] = ()
+    unread: Unread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,10 @@ class Holding:
         if self._findings is None:
             self._findings = tuple(finding for key in self._keys for finding in self._entries[key].findings)
         return self._findings
+
+    def unread(self) -> tuple[Unread, ...]:
+        """Return the objects that can not be read, as they are served now."""
+        return tuple(entry.unread for key in self._keys if (entry := self._entries[key]).unread is not None)
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Take an object that was added or changed; say whether anything that outgate reads is different now.
@@ -154,7 +162,7 @@ class Holding:
         if (entry.value is None and is_same_object) or _says_the_same(entry.value, held.value):
             entry = replace(entry, value=held.value)
         self._entries[key] = entry
-        is_new = entry.value is not held.value or entry.findings != held.findings
+        is_new = entry.value is not held.value or (entry.findings, entry.unread) != (held.findings, held.unread)
         if is_new:
             self._forget_gathered()
         return is_new

@@ -49,7 +49,7 @@ class LastGood:
         plain = {
             "format": _FORMAT,
             "saved_s": self._clock(),
-            "intent": plain_of(Intent, replace(intent, refusals=())),
+            "intent": plain_of(Intent, replace(intent, refusals=(), unread=())),
         }
         self._keep.write(msgspec.json.encode(plain))
         self._written = intent

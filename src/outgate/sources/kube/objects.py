@@ -14,7 +14,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, Condition, EgressTenant, Given, Served, Standing, Told
+from outgate.model.intent import (
+    CLAIM_NAME,
+    CLAIM_NAMESPACE,
+    Condition,
+    EgressTenant,
+    Given,
+    Served,
+    Standing,
+    Told,
+    Unread,
+)
 from outgate.model.why import Finding, Origin
 from outgate.sources import cluster
 from outgate.sources.convert import Converter, Misfit
@@ -219,12 +229,21 @@ class ObjectReader:
     def _own(self, text: bytes, head: _OwnHead) -> Entry:
         node, meta = read_json(text), head.metadata
         if isinstance(node, Fault):
-            return self._unreadable(meta, "", node.text, node.fix)
+            return replace(self._unreadable(meta, "", node.text, node.fix), unread=self._unread(head))
         made = read_own(KINDS[self._watched.kind], node, "")
         if isinstance(made, list):
             findings = [self._finding(meta, one.field, one.text, one.fix) for one in made]
-            return Entry(meta.uid, meta.resource_version, None, tuple(findings))
+            return Entry(meta.uid, meta.resource_version, None, tuple(findings), self._unread(head))
         return Entry(meta.uid, meta.resource_version, _live(made, head, with_status=self._watched.with_status))
+
+    def _unread(self, head: _OwnHead) -> Unread | None:
+        """Return what is served of an object that can not be read, to who writes statuses."""
+        if not self._watched.with_status:
+            return None
+        meta = head.metadata
+        return Unread(
+            kind=self._watched.kind, name=meta.name, namespace=meta.namespace, served=_served(head, with_status=True)
+        )
 
     def _unreadable(self, meta: _Meta, path: str, text: str, fix: str) -> Entry:
         return Entry(meta.uid, meta.resource_version, None, (self._finding(meta, path, text, fix),))
@@ -246,7 +265,16 @@ def _live(made: OwnObject, head: _OwnHead, *, with_status: bool) -> OwnObject:
     origin = Origin(
         kind=made.origin.kind, namespace=meta.namespace, name=meta.name, resource_version=meta.resource_version
     )
-    served = Served(
+    served = _served(head, with_status=with_status)
+    if isinstance(made, EgressTenant) and made.claim is not None:
+        allocated = tuple(map(ip_address, head.status.egress_ips))
+        return replace(made, origin=origin, served=served, allocated=allocated)
+    return replace(made, origin=origin, served=served)
+
+
+def _served(head: _OwnHead, *, with_status: bool) -> Served:
+    meta = head.metadata
+    return Served(
         uid=meta.uid,
         generation=meta.generation,
         created=meta.creation_timestamp or "",
@@ -254,10 +282,6 @@ def _live(made: OwnObject, head: _OwnHead, *, with_status: bool) -> OwnObject:
         standing=_standing(head.status) if with_status else None,
         claim=_claim_of(meta.labels) if with_status else None,
     )
-    if isinstance(made, EgressTenant) and made.claim is not None:
-        allocated = tuple(map(ip_address, head.status.egress_ips))
-        return replace(made, origin=origin, served=served, allocated=allocated)
-    return replace(made, origin=origin, served=served)
 
 
 def _claim_of(labels: Mapping[str, str]) -> tuple[str, str] | None:

@@ -19,6 +19,7 @@ import msgspec
 from outgate.apiserver.errors import Denied, Gone, Missing, Unauthorized
 from outgate.apiserver.server import Server
 from outgate.model.errors import OutgateError, Unreachable
+from outgate.model.intent import Unread
 from outgate.model.why import Finding, Severity
 from outgate.sources.convert import ModelObject
 from outgate.sources.kube.holding import Entry, Holding, Listed
@@ -70,6 +71,7 @@ class Part:
     errors: int = 0
     objects: tuple[ModelObject, ...] = ()
     findings: tuple[Finding, ...] = ()
+    unread: tuple[Unread, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -289,6 +291,7 @@ class Reflector:
             watches=counts.get("watches", old.watches),
             errors=counts.get("errors", old.errors),
             objects=objects,
+            unread=self._holding.unread() if findings else (),
             findings=old.findings if findings == old.findings else findings,
         )
         self._around.publish(self._part)

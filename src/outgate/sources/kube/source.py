@@ -207,6 +207,7 @@ class KubeSource:
             external_routes=cast("tuple[intent.ExternalRoute, ...]", of("AdminPolicyBasedExternalRoute")),
             egress_ips=cast("tuple[intent.EgressIP, ...]", of("EgressIP")),
             refusals=(*told, *(finding for one in parts.values() for finding in one.findings)),
+            unread=tuple(unread for one in parts.values() for unread in one.unread),
         )
 
     def _start(self) -> None:
