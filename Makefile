@@ -30,7 +30,7 @@ lint: $(STAMP)
 check: lint ## format, lint, types, import contracts, stories, laws: no root, under a minute
 	@$(BIN)/python tools/suites.py stories laws
 
-kube: $(DEBIAN)-test $(STAMP) ## build etcd, kube-apiserver and kubectl into the cache, once (up to 15 minutes)
+kube: $(DEBIAN)-test $(STAMP) ## build etcd, kube-apiserver, kubectl and helm into the cache, once (up to 15 minutes)
 	@$(BIN)/python tools/kube/build.py
 
 test: $(DEBIAN)-test lint kube ## everything that check does, and the suites in network namespaces and on a real API server (root)
@@ -45,7 +45,8 @@ demo-kube: $(DEBIAN)-test $(STAMP) kube ## the demo, its objects on a real API s
 demo: $(DEBIAN)-demo $(STAMP) ## the main job, live, in network namespaces of its own (root)
 	@$(BIN)/outgate demo
 
-docs: $(STAMP) ## write the generated pages of docs/ anew
+docs: $(STAMP) ## write anew what is generated: pages of docs/, manifests of deploy/
+	@$(BIN)/python -m tools.deploy
 	@$(BIN)/python tools/docs.py
 
 sbom: $(STAMP) ## write the bill of materials, build/outgate.cdx.json (CycloneDX)

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from outgate.cli.main import outgate
-from outgate.control import metrics
+from outgate.control import cluster_metrics, metrics
 from outgate.plan.doctor.examine import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +44,11 @@ def doctor_checks() -> Iterator[str]:
 def metrics_table() -> Iterator[str]:
     """Give the table of metrics."""
     yield from metrics.reference().splitlines()
+
+
+def cluster_metrics_table() -> Iterator[str]:
+    """Give the table of the cluster role's metrics."""
+    yield from cluster_metrics.reference().splitlines()
 
 
 def commands() -> Iterator[str]:
@@ -102,6 +107,7 @@ def _row(option: click.Option) -> str:
 
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "cluster-metrics": cluster_metrics_table,
     "commands": commands,
     "debian-packages": debian_packages,
     "doctor-checks": doctor_checks,

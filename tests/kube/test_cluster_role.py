@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from outgate.control.cluster_metrics import METRICS
 from outgate.lab.kube import ControlPlane
 from outgate.lab.kube.cluster import Cluster
 from outgate.lab.manifests import Manifest, egress_gateway, egress_pool
@@ -234,7 +236,14 @@ def test_what_the_server_refuses_stops_only_itself_and_probes_tell_how_a_replica
         settles(lambda: claimed(role, red, "good").get("egressIPs") == ["192.0.2.90"], "the good claim is served")
         settles(lambda: condition(role, red, "bad")[1] == "Pending", "the other one waits")
         assert "not this one" in role.log()
-        assert (probed(port, "/livez"), probed(port, "/readyz"), probed(port, "/other")) == (200, 200, 404)
+        assert (probed(port, "/livez")[0], probed(port, "/readyz")[0], probed(port, "/other")[0]) == (200, 200, 404)
+        page = probed(port, "/metrics")[1]
+        assert {"outgate_cluster_leader 1.0", 'outgate_cluster_objects{kind="EgressClaim"} 2.0'} < set(
+            page.splitlines()
+        )
+        assert {f"outgate_cluster_{name}" for name in METRICS} <= set(
+            re.findall(r"^# TYPE (outgate_[a-z_]+)", page, re.MULTILINE)
+        )
     finally:
         plane.kubectl("delete", "validatingadmissionpolicies,validatingadmissionpolicybindings", name)
     settles(lambda: claimed(role, red, "bad").get("egressIPs") == ["192.0.2.91"], "it is served when it may be")
@@ -246,10 +255,11 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def probed(port: int, path: str) -> int:
+def probed(port: int, path: str) -> tuple[int, str]:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request("GET", path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def claim(namespace: str, name: str, **spec: object) -> Manifest:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from outgate.lab.kube import ControlPlane
+from outgate.lab.kube import ControlPlane, binaries
 from outgate.roles.rights import Right, cluster_rights, gateway_rights
 
-BASE = Path(__file__).resolve().parents[2] / "deploy" / "kustomize" / "base"
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+BASE = DEPLOY / "kustomize" / "base"
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 
 
@@ -87,3 +91,64 @@ def test_an_account_may_do_what_its_role_does_and_nothing_else(
             for verb in one.verbs:
                 assert allowed(installed, account, one.group, one.resource, verb, namespace="outgate", name=name)
                 assert not allowed(installed, account, one.group, one.resource, verb, namespace="default", name=name)
+
+
+def rendered(*options: str, version: str = "1.35.0") -> dict[tuple[str, str], Any]:
+    """Return what the Helm chart makes for a server of a version, by kind and name."""
+    helm = binaries().helm
+    if helm is None:
+        pytest.skip("no helm: KUBEBUILDER_ASSETS names a folder without it")
+    words = ("template", "outgate", DEPLOY / "helm" / "outgate", "--namespace=outgate", f"--kube-version={version}")
+    return by_name(subprocess.run([helm, *words, *options], capture_output=True, text=True, check=True).stdout)
+
+
+def by_name(documents: str) -> dict[tuple[str, str], Any]:
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(documents) if one}
+
+
+def test_the_chart_makes_what_kustomize_makes(shared_plane: ControlPlane) -> None:
+    folders = (BASE, DEPLOY / "policies" / "1.31")
+    applied = by_name("---\n".join(shared_plane.kubectl("kustomize", str(one)).stdout for one in folders))
+    namespace = applied.pop(("Namespace", "outgate"))
+    assert rendered() == applied
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_the_chart_is_taken_as_it_is(installed: ControlPlane) -> None:
+    documents = yaml.safe_dump_all(rendered().values())
+    said = installed.kubectl(
+        *("apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", "-f", "-"),
+        input=documents,
+    )
+    assert said.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "policies"),
+    [
+        ("1.27.9", set()),
+        ("1.29.4+a1b2c3d", set()),
+        ("1.30.4", {"outgate-pools", "outgate-status"}),
+        ("1.31.0", {"outgate-addresses", "outgate-pools", "outgate-status"}),
+    ],
+)
+def test_the_chart_picks_the_policies_that_a_server_knows(version: str, policies: set[str]) -> None:
+    made = rendered(version=version)
+    assert {name for kind, name in made if kind == "ValidatingAdmissionPolicy"} == policies
+    flow = {"1.27.9": "v1beta3"}.get(version, "v1")
+    assert made["FlowSchema", "outgate"]["apiVersion"] == f"flowcontrol.apiserver.k8s.io/{flow}"
+
+
+def test_what_a_chart_asks_as_a_value_arrives() -> None:
+    made = rendered(
+        *("--set", "image.repository=registry.example.org/outgate,image.tag=2", "--set", "replicas=3,monitoring=true"),
+        *("--set", "lease.duration=137,lease.renewDeadline=107,lease.retryPeriod=26,crds=false,policies=false"),
+    )
+    deployment = made["Deployment", "outgate-cluster"]["spec"]
+    container = deployment["template"]["spec"]["containers"][0]
+    assert (deployment["replicas"], container["image"]) == (3, "registry.example.org/outgate:2")
+    assert {"--lease-duration=137", "--renew-deadline=107", "--retry-period=26"} < set(container["args"])
+    assert {kind for kind, _ in made} >= {"PrometheusRule", "ServiceMonitor"}
+    assert not {kind for kind, _ in made} & {"CustomResourceDefinition", "ValidatingAdmissionPolicy"}
+    rules = made["PrometheusRule", "outgate"]["spec"]
+    assert rules == yaml.safe_load((DEPLOY / "monitoring" / "rules.yaml").read_text())["spec"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from outgate.control import metrics
+from outgate.control import cluster_metrics, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,6 +18,14 @@ def rules() -> list[dict[str, Any]]:
     found = yaml.safe_load((ROOT / "deploy" / "monitoring" / "rules.yaml").read_text())
     every: list[dict[str, Any]] = [rule for group in found["spec"]["groups"] for rule in group["rules"]]
     return every
+
+
+def test_every_metric_of_the_dashboard_is_one_that_outgate_has() -> None:
+    made = json.loads((ROOT / "deploy" / "monitoring" / "dashboard.json").read_text())
+    known = set(re.findall(r"outgate_[a-z_]+", metrics.reference() + cluster_metrics.reference()))
+    asked = {name for panel in made["panels"] for name in re.findall(r"outgate_[a-z_]+", panel["targets"][0]["expr"])}
+    assert {re.sub("_(sum|count)$", "", name) for name in asked} <= known
+    assert len({panel["id"] for panel in made["panels"]}) == len(made["panels"])
 
 
 def test_every_metric_of_an_alert_is_one_that_a_gateway_has() -> None:

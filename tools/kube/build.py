@@ -1,4 +1,4 @@
-"""Builds etcd, kube-apiserver and kubectl from their Go modules into the cache, once: `make kube`, and `make test`.
+"""Builds etcd, kube-apiserver, kubectl and helm from their Go modules into the cache, once, for `make test`.
 
 The module beside this file pins them; go.sum holds the hash of every line of source. What is there already is left
 alone. One build runs at a time, its result appears in the cache whole or not at all, and whoever waited for another
@@ -37,6 +37,7 @@ PACKAGES = {  # program: its package, and the name that Go gives what it builds
     "etcd": ("go.etcd.io/etcd/server/v3", "server"),
     "kube-apiserver": ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
     "kubectl": ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
+    "helm": ("helm.sh/helm/v3/cmd/helm", "helm"),
 }
 
 
@@ -98,7 +99,7 @@ def alone(target: Path) -> Iterator[None]:
 
 
 def build(target: Path) -> None:
-    """Build the three programs and move them to their place.
+    """Build the programs and move them to their place.
 
     Raises:
         BuildFailed: no Go, no modules, or the source does not compile.
@@ -108,7 +109,7 @@ def build(target: Path) -> None:
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         go = toolchain(Path(scratch))
-        say(f"building etcd, kube-apiserver and kubectl {version()} into {target}: once, up to 15 minutes on two cores")
+        say(f"building Kubernetes {version()}, etcd and helm into {target}: once, up to 15 minutes on two cores")
         out = Path(scratch, "out")
         out.mkdir()
         packages = [package for package, _ in PACKAGES.values()]

@@ -1,4 +1,4 @@
-"""/livez and /readyz for a kubelet: whether the process answers, and whether it does its job."""
+"""/livez and /readyz for a kubelet (does the process answer, does it do its job), and /metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from outgate.model.errors import IntentError, Refused
 
 
 class Probes:
     """Answers while it is entered; an empty address answers nobody."""
 
-    def __init__(self, address: str, *, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, address: str, *, is_alive: Callable[[], bool], is_ready: Callable[[], bool], metrics: Callable[[], bytes]
+    ) -> None:
         """Describe it; `address` is ADDRESS:PORT.
 
         Raises:
@@ -27,7 +31,7 @@ class Probes:
                 raise IntentError(f"{address!r} is no ADDRESS:PORT to answer probes on")
             asked = {"/livez": is_alive, "/readyz": is_ready}
             try:
-                self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _answering(asked))
+                self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _answering(asked, metrics))
             except OSError as error:
                 raise Refused(f"listen on {address}", error.strerror or str(error)) from error
 
@@ -42,17 +46,25 @@ class Probes:
             self._server.server_close()
 
 
-def _answering(asked: Mapping[str, Callable[[], bool]]) -> type[BaseHTTPRequestHandler]:
+def _answering(asked: Mapping[str, Callable[[], bool]], metrics: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._say(HTTPStatus.OK, metrics(), CONTENT_TYPE_LATEST)
+                return
             ask = asked.get(self.path)
             if ask is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
             holds = ask()
-            self.send_response(HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE)
+            status = HTTPStatus.OK if holds else HTTPStatus.SERVICE_UNAVAILABLE
+            self._say(status, b"ok\n" if holds else b"no\n", "text/plain")
+
+        def _say(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
             self.end_headers()
-            self.wfile.write(b"ok\n" if holds else b"no\n")
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             """Say nothing: a kubelet asks every few seconds."""

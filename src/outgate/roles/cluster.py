@@ -24,6 +24,7 @@ from outgate.apiserver.access import Access, from_contexts, from_pod
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import Server
 from outgate.control import logs
+from outgate.control.cluster_metrics import ClusterView, Tallies, page_of
 from outgate.control.probes import Probes
 from outgate.model.errors import NotReady, OutgateError, Unreachable
 from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, MADE_BY, EgressTenant, ExternalRoute, Intent
@@ -61,7 +62,7 @@ class ClusterOptions:
     namespace: str = NAMESPACE
     lease: str = LEASE
     timings: LeaseTimings = field(default_factory=LeaseTimings)
-    probes: str = ""  # ADDRESS:PORT of /livez and /readyz; empty is off
+    probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
 
 
 def accesses_of(options: ClusterOptions) -> list[Access]:
@@ -96,7 +97,12 @@ async def _serve(options: ClusterOptions, accesses: list[Access]) -> None:
         async with opened(accesses) as server:
             lease = Lease(server, (options.namespace, options.lease), identity, options.timings)
             judging = Judging(server, source, lease, identity)
-            with Probes(options.probes, is_alive=lambda: lease.is_alive, is_ready=lambda: judging.is_ready):
+            with Probes(
+                options.probes,
+                is_alive=lambda: lease.is_alive,
+                is_ready=lambda: judging.is_ready,
+                metrics=page_of(judging.view),
+            ):
                 async with _running(lease.run(judging.wake), judging.run()):
                     log.info("started", extra={"fields": {"identity": identity}})
                     await ended.wait()
@@ -122,6 +128,13 @@ class Judging:
         self._woken = asyncio.Event()
         self._told: set[News] = set()  # of which an event was written
         self.is_ready = False  # whether the objects were read
+        self._tallies = Tallies()
+
+    def view(self) -> ClusterView:
+        """Return how the replica is doing now."""
+        return ClusterView(
+            leads=self._lease.leads, is_ready=self.is_ready, tallies=self._tallies, sources=self._source.statuses()
+        )
 
     def wake(self) -> None:
         """Judge soon: something changed, or who leads."""
@@ -161,6 +174,7 @@ class Judging:
         gifts, claimed = give(intent, now_s), tenants_of_claims(intent)
         routed = routes_to_gateways(intent)
         verdicts, refusals = judge(intent, gifts, claimed, routed)
+        self._tallies.judged(refusals)
         fresh = [one for one in verdicts if not one.stands]
         settled = await self._settle(intent, claimed, routed)
         written = await self._write(fresh, now_s)
@@ -209,6 +223,9 @@ class Judging:
                     await deed()
                 except OutgateError as error:
                     failures.append(error)
+                    self._tallies.failed += 1
+                else:
+                    self._tallies.written += 1
 
         await asyncio.gather(*map(do, deeds))
         for error in failures[:_SHOWN]:

@@ -1,7 +1,7 @@
-"""The programs of a control plane: etcd, kube-apiserver and kubectl, and where they are found.
+"""The programs of a control plane: etcd, kube-apiserver, kubectl and helm, and where they are found.
 
-`KUBEBUILDER_ASSETS` names a folder that holds all three (setup-envtest makes such folders). Without it they are taken
-from a cache outside the checkout, where tools/kube/build.py puts what it builds from the module that pins them:
+`KUBEBUILDER_ASSETS` names a folder that holds the first three (setup-envtest makes such folders). Without it they are
+taken from a cache outside the checkout, where tools/kube/build.py puts what it builds from the module that pins them:
 `$XDG_CACHE_HOME/outgate/kube-<version>-<hash of the module>`. Nothing here builds; `make test` and `make kube` do.
 """
 
@@ -27,7 +27,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """A folder with the three programs."""
+    """A folder with the programs."""
 
     folder: Path
 
@@ -45,6 +45,12 @@ class Programs:
     def kubectl(self) -> Path:
         """The client that users type."""
         return self.folder / "kubectl"
+
+    @property
+    def helm(self) -> Path | None:
+        """What installs charts; folders that others made have none."""
+        found = self.folder / "helm"
+        return found if os.access(found, os.X_OK) else None
 
 
 def binaries() -> Programs:

@@ -1,0 +1,100 @@
+"""The page that Prometheus scrapes from a replica of the cluster role. It names kinds and reasons, no object."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from outgate.model.status import SourceStatus
+from outgate.model.why import Finding
+
+_PREFIX = "outgate_cluster_"
+METRICS = {
+    "leader": "1 while this replica leads",
+    "ready": "1 while the objects of the cluster are read",
+    "written_total": "Statuses and objects that were written",
+    "not_written_total": "Statuses and objects that the API server did not take",
+    "findings": "Objects that are refused or warned about, by reason",
+    "objects": "Objects that are read, by kind",
+    "source_age_seconds": "Seconds since the API server was last heard about a kind",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Tallies:
+    """What a replica counts while it judges. Written by its loop, read by a scrape, each field as a whole."""
+
+    written: int = 0
+    failed: int = 0
+    findings: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # by reason
+
+    def judged(self, findings: Sequence[Finding]) -> None:
+        """Take what is wrong now."""
+        self.findings = MappingProxyType(Counter(one.reason for one in findings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """A replica at one moment."""
+
+    leads: bool
+    is_ready: bool
+    tallies: Tallies
+    sources: tuple[SourceStatus, ...]
+
+
+def reference() -> str:
+    """Return the table of all metrics for the reference page, as Markdown."""
+    labels = {"findings": "reason", "objects": "kind", "source_age_seconds": "kind"}
+    kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in METRICS}
+    rows = [
+        f"| `{_PREFIX}{name}` | {kinds[name]} | {labels.get(name, 'none')} | {text} |" for name, text in METRICS.items()
+    ]
+    return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def page_of(view: Callable[[], ClusterView]) -> Callable[[], bytes]:
+    """Return what makes the page, in the text format of Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Views(view))
+    ProcessCollector(registry=registry)
+    return lambda: generate_latest(registry)
+
+
+class _Views(Collector):
+    def __init__(self, view: Callable[[], ClusterView]) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics, as they are now."""
+        view = self._view()
+        yield _gauge("leader", float(view.leads))
+        yield _gauge("ready", float(view.is_ready))
+        yield _counter("written_total", view.tallies.written)
+        yield _counter("not_written_total", view.tallies.failed)
+        yield _gauges("findings", "reason", view.tallies.findings)
+        yield _gauges("objects", "kind", {one.part: sum(one.objects.values()) for one in view.sources})
+        yield _gauges(
+            "source_age_seconds", "kind", {one.part: one.age_s for one in view.sources if one.age_s is not None}
+        )
+
+
+def _gauge(name: str, value: float) -> Metric:
+    return GaugeMetricFamily(_PREFIX + name, METRICS[name], value=value)
+
+
+def _counter(name: str, value: int) -> Metric:
+    return CounterMetricFamily(_PREFIX + name, METRICS[name], value=value)
+
+
+def _gauges(name: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + name, METRICS[name], labels=[label])
+    for key, value in sorted(values.items()):
+        family.add_metric([key], float(value))
+    return family
