@@ -5,17 +5,19 @@ pages, and what became of each object stands in its status.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from outgate.lab import addresses
 from outgate.lab.kube import ControlPlane, relay
 from outgate.lab.kube.cluster import Cluster
-from outgate.lab.manifests import egress_gateway, egress_pool, egress_tenant
+from outgate.lab.manifests import egress_gateway, egress_pool, egress_tenant, namespace, network, node
+from outgate.lab.node import Node
 from outgate.lab.topology import Laboratory
 from tests.gateway.rig import FAST, Rig, until
 from tests.kube.planes import control_plane
@@ -29,11 +31,12 @@ class KubeRig(Rig):
         super().__init__(lab, place)
         self.plane, self.cluster = plane, Cluster(plane)
         self.kubeconfig = plane.kubeconfig(by_token=True)
+        self.extra: tuple[str, ...] = ()
 
     def command(self, *words: str) -> list[str]:
         start, *rest = super().command(*words)
         where = rest.index("-f")
-        return [start, *rest[:where], "--kubeconfig", str(self.kubeconfig), *rest[where + 2 :]]
+        return [start, *rest[:where], "--kubeconfig", str(self.kubeconfig), *self.extra, *rest[where + 2 :]]
 
     def words(self, kind: str, name: str) -> dict[str, Any]:
         """Return what gateway gw1 says of an object."""
@@ -164,3 +167,76 @@ def test_whoever_only_looks_reads_the_api_server_too(rig: KubeRig) -> None:
     refused = rig.outgate("gateway", "apply", "--confirm-within", "60s")
     assert refused.returncode == 2
     assert "kubectl" in refused.stderr
+
+
+def both(kubeconfigs: Iterable[Path], to: Path) -> Path:
+    """Write one kubeconfig of several, whose users are told apart by their clusters."""
+    whole: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "clusters": [], "users": [], "contexts": []}
+    for file in kubeconfigs:
+        given = yaml.safe_load(file.read_text())
+        name = given["current-context"]
+        whole["clusters"] += given["clusters"]
+        whole["users"].append({**given["users"][0], "name": name})
+        whole["contexts"].append({"name": name, "context": {"cluster": name, "user": name}})
+    to.write_text(yaml.safe_dump(whole))
+    return to
+
+
+def test_one_gateway_serves_two_clusters_whose_objects_have_the_same_names(tmp_path: Path) -> None:
+    with (
+        control_plane(tmp_path / "east", name="east") as east,
+        control_plane(tmp_path / "west", name="west") as west,
+        Laboratory() as lab,
+        relay(lab.gw, east.port),
+        relay(lab.gw, west.port),
+    ):
+        rig = KubeRig(lab, tmp_path, east)
+        rig.kubeconfig = both((plane.kubeconfig(by_token=True) for plane in (east, west)), tmp_path / "kubeconfig")
+        rig.extra = ("--cluster", "e=east", "--cluster", "w=west")
+        blue, red = lab.tenants
+        for plane, mine, node in ((east, blue, lab.nodes["n1"]), (west, red, lab.nodes["n2"])):
+            cluster = Cluster(plane)
+            cluster.install_neighbours()
+            cluster.put(network())
+            for one in lab.tenants:
+                cluster.put(namespace(one.namespace))
+            cluster.put(egress_gateway(**FAST))
+            cluster.put_node(node)
+            tenant = egress_tenant(mine, name="shop", sourceCheck="pods")  # the same name in both
+            cluster.put(tenant)
+        rig.start()
+        ours = [pod for pod in lab.pods if (pod.namespace, pod.node) in {("ns-blue", "n1"), ("ns-red", "n2")}]
+        strangers = [pod for pod in lab.pods if pod not in ours]
+        assert ours
+        assert strangers
+        until(lambda: all(map(rig.is_served, ours)), "both clusters are served", diagnosis=rig.diagnosis)
+        assert not any(map(rig.is_served, strangers))  # the other cluster's namespace of that name
+        for plane in (east, west):
+            rig.plane = plane
+            until(lambda: rig.words("egresstenant", "shop").get("programmed"), "each cluster is told of its own")
+            assert rig.words("egressgateway", "gw1").get("programmed")
+        explained = rig.outgate("explain", f"w.ns-red/{ours[-1].name}", "--to", str(addresses.OUTSIDE4))
+        assert "w.shop" in explained.stdout, explained
+
+        west.kill()
+        rig.stop()
+        rig.start()
+        until(lambda: all(map(rig.is_served, ours)), "what the silent cluster said last is in force")
+        west.start()
+        Cluster(west).drop("EgressTenant", "shop")
+        until(lambda: not rig.is_served(ours[-1]), "a tenant that left the one is withdrawn")
+        assert rig.is_served(ours[0])
+        shared = manifest_of_node(lab.nodes["n1"], "n9")
+        Cluster(west).put(shared)
+        status = partial(rig.outgate, "gateway", "status")
+        until(lambda: "ClustersOverlap" in status().stdout, "a shared range is a conflict", diagnosis=rig.diagnosis)
+        assert "Node/w.n9" in status().stdout
+        assert rig.is_served(ours[0])
+        assert rig.leaked() == 0
+
+
+def manifest_of_node(there: Node, name: str) -> dict[str, Any]:
+    """Return a node of another name that says that it has the same pod subnets."""
+    made = json.loads(json.dumps(node(there)))
+    made["metadata"]["name"] = name
+    return dict(made)

@@ -4,6 +4,7 @@ runbook.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -18,7 +19,31 @@ from outgate.roles.options import MANIFESTS, RUN, STATE, GatewayOptions
 
 _EXITS = {"OK": FINE, "DEGRADED": CHANGES}  # by the gateway's health; whatever else it is, it FAILED
 
-_PLACE = ("manifests", "kubeconfig", "contexts", "name", "instance", "state", "run")  # fields of GatewayOptions
+_PLACE = (
+    "manifests",
+    "kubeconfig",
+    "contexts",
+    "clusters",
+    "name",
+    "instance",
+    "state",
+    "run",
+)  # fields of GatewayOptions
+
+
+class NamedCluster(click.ParamType):  # type: ignore[type-arg]
+    """NAME=CONTEXT[,CONTEXT...]: a cluster by a name of the user's, which has no dot."""
+
+    name = "NAME=CONTEXT,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name and the contexts."""
+        if isinstance(value, tuple):
+            return value
+        name, _, contexts = value.partition("=")
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?", name) or not all(contexts.split(",")):
+            self.fail(f"{value!r} is no NAME=CONTEXT; write it as in east=east-admin", param, ctx)
+        return name, tuple(contexts.split(","))
 
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,6 +53,9 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def with_options(*args: Any, **words: Any) -> Any:
         options = GatewayOptions(**{field: words.pop(field) for field in _PLACE})
+        names = [name for name, _ in options.clusters]
+        if names and (options.kubeconfig is None or options.contexts or len(set(names)) < len(names)):
+            raise click.UsageError("--cluster needs --kubeconfig, takes the place of --context, and each name once")
         return function(*args, options=options, **words)
 
     decorated: Callable[..., Any] = with_options
@@ -45,6 +73,13 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "contexts",
             multiple=True,
             help="Of the kubeconfig; several are ways to the same cluster, the first is preferred.",
+        ),
+        click.option(
+            "--cluster",
+            "clusters",
+            multiple=True,
+            type=NamedCluster(),
+            help="One of several clusters that this gateway serves: a name for its objects here, and its contexts.",
         ),
         click.option(
             "--kubeconfig", type=path, default=None, help="Read the intent from this API server, not from manifests."

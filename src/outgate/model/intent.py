@@ -199,6 +199,7 @@ class EgressGateway:
     internal_destinations: tuple[InternalDestination, ...] = ()
     announce: Announce = field(default_factory=Announce)
     served: Served | None = field(default=None, compare=False)
+    served_by: tuple[tuple[str, Served], ...] = field(default=(), compare=False)  # of several clusters, by their names
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -417,7 +418,8 @@ class EgressIP:
 class Intent:
     """All that was asked, complete. Objects are sorted by name; `refusals` are the ones that could not be read.
 
-    Where no tenant needs pods, an API server is not asked for them: `pods_known` says whether none means none.
+    Where no tenant needs pods, an API server is not asked for them: `pods_known` says whether none means none,
+    in each of its clusters.
     """
 
     gateways: tuple[EgressGateway, ...] = ()

@@ -106,9 +106,13 @@ def _unserved_claim(claim: EgressClaim) -> Finding:
 
 
 def _selected(intent: Intent, tenants: tuple[EgressTenant, ...]) -> Selection:
-    """Return who selects what; where pods are not known, nothing is said about how many."""
+    """Return who selects what; where not all pods are known, none does not mean none, and nothing is said."""
     found = select(tenants, intent.namespaces, intent.pods)
-    return found if intent.pods_known else replace(found, pods=MappingProxyType({}))
+    return (
+        found
+        if intent.pods_known
+        else replace(found, pods=MappingProxyType({name: pods for name, pods in found.pods.items() if pods}))
+    )
 
 
 def _joined(parts: Parts, memory: PlanMemory) -> Wants:

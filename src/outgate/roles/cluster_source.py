@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, closing
 
 import msgspec
@@ -15,14 +15,16 @@ from outgate.apiserver.server import Server
 from outgate.control.daemon import Report
 from outgate.control.status import standings
 from outgate.model.errors import NotReady
-from outgate.model.intent import Intent, Served, Told
+from outgate.model.intent import EgressGateway, Intent, Served, Told
 from outgate.model.status import TenantState
 from outgate.model.why import Finding
 from outgate.roles.options import GatewayOptions
 from outgate.sources.kube.kinds import LOOKER
 from outgate.sources.kube.lastgood import LastGood
+from outgate.sources.kube.several import SeveralSources
 from outgate.sources.kube.source import KubeSource, Remembered
 from outgate.sources.kube.timings import Timings
+from outgate.sources.kube.together import cluster_of
 from outgate.systems.kubeapi.render import News, Subject, shortened
 from outgate.systems.kubeapi.write import StatusWriter
 from outgate.systems.statefile.documents import Documents
@@ -53,30 +55,46 @@ class Document:
         self._documents.write(self._name, content)
 
 
-def open_server(options: GatewayOptions) -> Callable[[], AbstractAsyncContextManager[Server]]:
-    """Return what opens the API server that the options name.
+def open_server(
+    options: GatewayOptions, contexts: tuple[str, ...]
+) -> Callable[[], AbstractAsyncContextManager[Server]]:
+    """Return what opens the API server that these contexts lead to.
 
     Raises:
         IntentError: the kubeconfig can not be read or does not say what is needed.
     """
     assert options.kubeconfig is not None  # else nobody asks
-    accesses = from_contexts(options.kubeconfig, options.contexts)
+    accesses = from_contexts(options.kubeconfig, contexts)
     return lambda: opened(accesses)
 
 
-def kube_source(options: GatewayOptions, documents: Documents, timings: Timings = TIMINGS) -> KubeSource:
-    """Return the source of a daemon: bound to the cluster that its state is about, with the last good intent.
+def kube_source(
+    options: GatewayOptions, documents: Documents, timings: Timings = TIMINGS
+) -> KubeSource | SeveralSources:
+    """Return the source of a daemon: bound to the clusters that its state is about, with the last good intents.
 
     Raises:
         IntentError: as `open_server`.
     """
-    cluster = Document(documents, CLUSTER)
-    remembered = Remembered(
-        cluster=_uid(cluster.read()),
-        record=lambda uid: cluster.write(msgspec.json.encode(_Cluster(uid))),
-        last_good=LastGood(Document(documents, INTENT)),
-    )
-    return KubeSource(open_server(options), gateway=options.name, remembered=remembered, timings=timings)
+
+    def source(name: str, contexts: tuple[str, ...]) -> KubeSource:
+        cluster = Document(documents, _document(CLUSTER, name))
+        remembered = Remembered(
+            cluster=_uid(cluster.read()),
+            record=lambda uid: cluster.write(msgspec.json.encode(_Cluster(uid))),
+            last_good=LastGood(Document(documents, _document(INTENT, name))),
+        )
+        return KubeSource(open_server(options, contexts), gateway=options.name, remembered=remembered, timings=timings)
+
+    if options.clusters:
+        return SeveralSources({name: source(name, contexts) for name, contexts in options.clusters})
+    return source("", options.contexts)
+
+
+def _document(document: str, cluster: str) -> str:
+    """Return the name of a document about a cluster."""
+    stem, _, kind = document.partition(".")
+    return f"{stem}-{cluster}.{kind}" if cluster else document
 
 
 def read_once(options: GatewayOptions, documents: Documents) -> Intent:
@@ -86,10 +104,14 @@ def read_once(options: GatewayOptions, documents: Documents) -> Intent:
         IntentError: as `open_server`.
         NotReady: it did not say all of it in time, or is another cluster's.
     """
-    remembered = Remembered(cluster=_uid(documents.read(CLUSTER)))
-    source = KubeSource(
-        open_server(options), gateway=options.name, kinds=LOOKER, remembered=remembered, timings=TIMINGS
-    )
+
+    def looking(name: str, contexts: tuple[str, ...]) -> KubeSource:
+        remembered = Remembered(cluster=_uid(documents.read(_document(CLUSTER, name))))
+        opener = open_server(options, contexts)
+        return KubeSource(opener, gateway=options.name, kinds=LOOKER, remembered=remembered, timings=TIMINGS)
+
+    several = SeveralSources({name: looking(name, contexts) for name, contexts in options.clusters})
+    source = several if options.clusters else looking("", options.contexts)
     deadline_s = time.monotonic() + ONCE_S
     with closing(source):
         while True:
@@ -102,9 +124,33 @@ def read_once(options: GatewayOptions, documents: Documents) -> Intent:
             source.changed()
 
 
-def status_writer(options: GatewayOptions, gateway: str) -> StatusWriter:
-    """Return what writes the statuses in the name of a gateway."""
-    return StatusWriter(open_server(options), gateway)
+class StatusWriters:
+    """Writes the statuses in the name of a gateway, in each of its clusters. For one thread."""
+
+    def __init__(self, options: GatewayOptions, gateway: str) -> None:
+        """Describe it; nothing is opened before the first offer."""
+        clusters = options.clusters or (("", options.contexts),)
+        self._writers = {name: StatusWriter(open_server(options, contexts), gateway) for name, contexts in clusters}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What could not be written."""
+        return tuple(finding for writer in self._writers.values() for finding in writer.findings)
+
+    def offer(self, words: Mapping[Subject, Told]) -> None:
+        """Say this from now on, and nothing else."""
+        for name, writer in self._writers.items():
+            writer.offer({subject: told for subject, told in words.items() if subject.cluster == name})
+
+    def tell(self, news: Iterable[News]) -> None:
+        """Write events, if the servers can be reached now."""
+        for one in news:
+            self._writers[one.subject.cluster].tell(one)
+
+    def close(self) -> None:
+        """End all of them; what was not said stays unsaid."""
+        for writer in self._writers.values():
+            writer.close()
 
 
 def words_of(report: Report) -> Mapping[Subject, Told]:
@@ -116,42 +162,45 @@ def words_of(report: Report) -> Mapping[Subject, Told]:
     gateway = decided.claims.gateway
     left = len(report.outcome.left.make) + len(report.outcome.left.drop)
     undone = report.error or (f"{left} changes could not be made yet" if left else "")
-    if gateway.served is not None:
-        worst = next((one for one in report.findings if one.about == f"EgressGateway/{gateway.name}"), None)
-        subject = _subject("EgressGateway", gateway.name, gateway.served)
-        words[subject] = _told(gateway.name, gateway.served, _reason(worst, undone, is_in_force=True))
+    worst = next((one for one in report.findings if one.about == f"EgressGateway/{gateway.name}"), None)
+    for subject, served in _gateway_subjects(gateway):
+        words[subject] = _told(gateway.name, served, _reason(worst, undone, is_in_force=True))
     mine = {tenant.name for tenant in decided.snapshot.intent.tenants_of(gateway)}
     for tenant, state, worst in standings(decided, report):
         if tenant.served is not None and tenant.name in mine:
             reason = _reason(worst, undone, is_in_force=state is not TenantState.REFUSED)
-            subject = _subject("EgressTenant", tenant.name, tenant.served)
+            cluster, name = cluster_of(tenant.name) if gateway.served_by else ("", tenant.name)
+            subject = Subject(kind="EgressTenant", name=name, uid=tenant.served.uid, cluster=cluster)
             words[subject] = _told(gateway.name, tenant.served, reason)
     return words
 
 
-def news_of(report: Report) -> News | None:
+def news_of(report: Report) -> list[News]:
     """Return what should be told as an event after a round: drift that it has repaired."""
     if not report.drift:
-        return None
+        return []
     return _news_of_gateway(report, "DriftRepaired", f"somebody else changed {report.last_repair}; it is back")
 
 
-def news_of_leaks(report: Report, note: str) -> News | None:
+def news_of_leaks(report: Report, note: str) -> list[News]:
     """Return what should be told as an event when packets were stopped that nothing lets out."""
     return _news_of_gateway(report, "LeakBlocked", note)
 
 
-def _news_of_gateway(report: Report, reason: str, note: str) -> News | None:
-    gateway = (
-        report.decided.claims.gateway if report.decided is not None and report.decided.claims is not None else None
-    )
-    if gateway is None or gateway.served is None:
-        return None
-    return News(subject=_subject("EgressGateway", gateway.name, gateway.served), reason=reason, note=note)
+def _news_of_gateway(report: Report, reason: str, note: str) -> list[News]:
+    if report.decided is None or report.decided.claims is None:
+        return []
+    subjects = _gateway_subjects(report.decided.claims.gateway)
+    return [News(subject=subject, reason=reason, note=note) for subject, _ in subjects]
 
 
-def _subject(kind: str, name: str, served: Served) -> Subject:
-    return Subject(kind=kind, name=name, uid=served.uid)
+def _gateway_subjects(gateway: EgressGateway) -> list[tuple[Subject, Served]]:
+    """Return the gateway's object in each cluster that has one."""
+    alone = (("", gateway.served),) if gateway.served is not None else ()
+    return [
+        (Subject(kind="EgressGateway", name=gateway.name, uid=served.uid, cluster=cluster), served)
+        for cluster, served in gateway.served_by or alone
+    ]
 
 
 def _reason(worst: Finding | None, undone: str, *, is_in_force: bool) -> tuple[bool, str, str]:

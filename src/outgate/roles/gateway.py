@@ -39,6 +39,7 @@ from outgate.systems.statefile.documents import Documents
 from outgate.systems.statefile.state import StateFile, not_written
 
 if TYPE_CHECKING:  # it brings asyncio along
+    from outgate.sources.kube.several import SeveralSources
     from outgate.sources.kube.source import KubeSource
 
 LISTINGS = "listings.json"
@@ -134,7 +135,7 @@ def flush(options: GatewayOptions, boundary: Boundary = no_boundary) -> Outcome:
         return outcome
 
 
-def source_of(options: GatewayOptions, documents: Documents) -> ManifestSource | KubeSource:
+def source_of(options: GatewayOptions, documents: Documents) -> ManifestSource | KubeSource | SeveralSources:
     """Return the daemon's source: an API server if one is named, else the manifests.
 
     Raises:
@@ -157,7 +158,7 @@ class Gateway:
     daemon: Daemon
     state: StateFile
     documents: Documents
-    source: ManifestSource | KubeSource
+    source: ManifestSource | KubeSource | SeveralSources
     machine: GatewayMachine
     started_s: float
     state_findings: tuple[Finding, ...] = ()

@@ -37,7 +37,7 @@ from outgate.systems.conntrack import read as conntrack
 from outgate.systems.nft.parse import Counts
 
 if TYPE_CHECKING:  # it brings asyncio along
-    from outgate.systems.kubeapi.write import StatusWriter
+    from outgate.roles.cluster_source import StatusWriters
 
 TIDY_S = 60.0  # what a round leaves for the collector is little; it is collected this often
 SAMPLE_S = 30.0  # ports in use are counted this often; status says how old the sample is
@@ -53,7 +53,7 @@ class Service:
 
     gateway: Gateway | None = None
     exposition: Exposition | None = None
-    writer: StatusWriter | None = None
+    writer: StatusWriters | None = None
     meter: Meter = field(default_factory=Meter)
     leaks: BlockedLeaks = field(default_factory=BlockedLeaks)
     waiting: list[tuple[Question, int]] = field(default_factory=list)
@@ -170,14 +170,12 @@ class Service:
         options, decided = self._gateway().options, report.decided
         if options.kubeconfig is None or decided is None or decided.claims is None:
             return
-        from outgate.roles.cluster_source import news_of, status_writer, words_of
+        from outgate.roles.cluster_source import StatusWriters, news_of, words_of
 
         if self.writer is None:
-            self.writer = status_writer(options, decided.claims.gateway.name)
+            self.writer = StatusWriters(options, decided.claims.gateway.name)
         self.writer.offer(words_of(report))
-        news = news_of(report)
-        if news is not None:
-            self.writer.tell(news)
+        self.writer.tell(news_of(report))
 
     def look_for_leaks(self) -> None:
         """Tell of packets that were stopped: in the log, and as an event where the intent comes from an API server."""
@@ -194,9 +192,7 @@ class Service:
         if self.writer is not None:
             from outgate.roles.cluster_source import news_of_leaks
 
-            news = news_of_leaks(gateway.daemon.report, note)
-            if news is not None:
-                self.writer.tell(news)
+            self.writer.tell(news_of_leaks(gateway.daemon.report, note))
 
     def sample_ports(self) -> None:
         """Count live flows by the address that the outside sees."""

@@ -19,6 +19,7 @@ class GatewayOptions:
     manifests: Path = MANIFESTS
     kubeconfig: Path | None = None  # the intent comes from this API server instead
     contexts: tuple[str, ...] = ()  # of it, all of one cluster, the preferred one first; none: the current one
+    clusters: tuple[tuple[str, tuple[str, ...]], ...] = ()  # several instead: each with its name and its contexts
     state: Path = STATE
     run: Path = RUN
     instance: str = "gateway"
@@ -33,7 +34,8 @@ class GatewayOptions:
         """Where the intent comes from, in words."""
         if self.kubeconfig is None:
             return str(self.manifests)
-        return " ".join((str(self.kubeconfig), *self.contexts))
+        named = (f"{name}={','.join(contexts)}" for name, contexts in self.clusters)
+        return " ".join((str(self.kubeconfig), *self.contexts, *named))
 
 
 def place_of(options: GatewayOptions) -> Place:

@@ -27,6 +27,7 @@ class Subject:
     name: str
     uid: str
     namespace: str = ""
+    cluster: str = ""  # which of several serves it
 
     @property
     def path(self) -> str:
