@@ -222,8 +222,8 @@ def parse_nexthop(payload: bytes, names: Names) -> SeenNexthop:
     return SeenNexthop(number=number, protocol=protocol, hop=hop, group=legs)
 
 
-def parse_route(payload: bytes, names: Names) -> Route | tuple[Route, ...]:
-    """Return a route of ours, or the legs of a foreign route of the main table (none: not ours to know).
+def parse_route(payload: bytes, names: Names, *, every_table: bool = False) -> Route | tuple[Route, ...]:
+    """Return a route of ours, or the legs of a foreign one of the main table, or of every one (none: not ours).
 
     Ours have our protocol and our metric, in any table. Of foreign routes, those that forward or discard are told.
     """
@@ -232,7 +232,11 @@ def parse_route(payload: bytes, names: Names) -> Route | tuple[Route, ...]:
     table = TableId(_number(found.get(uapi.RTA_TABLE)) or table)
     metric = _number(found.get(uapi.RTA_PRIORITY))
     ours = protocol == OWN_PROTOCOL and metric == OWN_METRIC
-    if family not in (uapi.AF_INET, uapi.AF_INET6) or flags & uapi.RTM_F_CLONED or not (ours or table == MAIN):
+    if (
+        family not in (uapi.AF_INET, uapi.AF_INET6)
+        or flags & uapi.RTM_F_CLONED
+        or not (ours or every_table or table == MAIN)
+    ):
         return ()
     dst = _prefix(family, found.get(uapi.RTA_DST, b""), dst_len)
     hops = _legs(payload, kind, found, names)

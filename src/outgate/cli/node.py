@@ -1,0 +1,36 @@
+"""`outgate node ...`: what a cluster node's host network does with pods that have an egress IP."""
+
+from __future__ import annotations
+
+import click
+
+from outgate.cli.show import CHANGES, FINE, format_option, show, style
+
+
+@click.group()
+def node() -> None:
+    """Look at a cluster node: which way pods with an egress IP leave its host network."""
+
+
+@node.command()
+@click.option(
+    "--to", "destination", metavar="IP", default="", help="Also say which route takes packets to this address."
+)
+@format_option
+def tables(destination: str, output: str) -> int:
+    """Compare each secondary NIC's EgressIP table with the main table: exit 0 all alike, 1 when pods go elsewhere.
+
+    Run it in the node's network namespace (`oc debug node/NAME`, then `chroot /host`). Nothing is changed.
+    """
+    from ipaddress import ip_address
+
+    from outgate.report.host_tables import tables_document, tables_text
+    from outgate.roles.node import egress_tables
+
+    try:
+        asked = ip_address(destination) if destination else None
+    except ValueError:
+        raise click.BadParameter(f"{destination!r} is no address", param_hint="--to") from None
+    found = egress_tables(asked)
+    show(output, lambda: tables_document(found), lambda: tables_text(found, style()))
+    return CHANGES if any(table.findings for table in found) else FINE

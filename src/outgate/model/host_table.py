@@ -1,0 +1,50 @@
+"""Words for the route tables that EgressIP uses on a node: one for each secondary NIC, and rules that lead there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from outgate.model.net import Address, Link, LinkName, Prefix, Route, Rule, TableId
+from outgate.model.why import Finding
+
+EGRESS_IP_PRIORITY = 6000  # of the rules that send a pod's packets to the table of its egress IP's NIC
+FIRST_TABLE = 1000  # the table of a NIC is this and its ifindex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTables:
+    """A node's links, policy rules, and routes of all tables; a route of several next hops is several of these."""
+
+    links: Mapping[LinkName, Link]
+    routes: frozenset[Route]
+    rules: frozenset[Rule]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Where a pod whose egress IP is on a link would send a packet, and where the host itself would.
+
+    `held` is the route of the link's table, `on_link` the main table's best among those by that link, `main` its best.
+    None: there is no route.
+    """
+
+    destination: Address
+    held: Route | None
+    on_link: Route | None
+    main: Route | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressTable:
+    """One NIC's table: whose packets are sent there (sources of the rules), what it holds, and what is wrong with it.
+
+    `link` is None when no link has the table's number any more.
+    """
+
+    table: TableId
+    link: LinkName | None
+    sources: tuple[Prefix, ...]
+    routes: tuple[Route, ...]
+    findings: tuple[Finding, ...]
+    compared: Compared | None = None

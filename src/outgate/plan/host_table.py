@@ -1,0 +1,162 @@
+"""Whether a secondary NIC's table is what the main table says about that NIC, and what follows where it is not.
+
+OVN-Kubernetes sends a pod with an egress IP on a secondary NIC to a table of that NIC (1000 and its ifindex). It copies
+there the main table's routes by that NIC: only when an EgressIP, a pod or a namespace changes, only routes of one
+next hop, and no route that discards. Where main has no default by the NIC it makes one up, without a next hop.
+Source: go-controller/pkg/node/controllers/egressip of OVN-Kubernetes, read in 2026.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, Compared, EgressTable, HostTables
+from outgate.model.net import MAIN, Address, Discard, Link, LinkName, Prefix, Route, TableId
+from outgate.model.why import Finding, Severity
+
+_COPY_AGAIN = "let OVN-Kubernetes copy again: change the EgressIP, or restart ovnkube-node on this node"
+
+
+def examine(host: HostTables, destination: Address | None = None) -> tuple[EgressTable, ...]:
+    """Return each table that EgressIP uses here, by number, with what differs from the main table, and how packets to a
+    destination go, if one is given.
+    """
+    links = {TableId(FIRST_TABLE + link.index): link for link in host.links.values()}
+    sources: dict[TableId, list[Prefix]] = {}
+    for rule in host.rules:
+        if rule.priority == EGRESS_IP_PRIORITY and not isinstance(rule.action, Discard) and rule.src is not None:
+            sources.setdefault(rule.action, []).append(rule.src)
+    routes: dict[TableId, list[Route]] = {}
+    for route in host.routes:
+        if route.table in sources or route.table in links:
+            routes.setdefault(route.table, []).append(route)
+    main = [route for route in host.routes if route.table == MAIN]
+    return tuple(
+        _table(number, links.get(number), _Seen(sources.get(number, []), routes.get(number, []), main), destination)
+        for number in sorted({*sources, *routes})
+    )
+
+
+def best(routes: Iterable[Route], destination: Address) -> Route | None:
+    """Return the route that wins for a destination: the longest prefix, then the lowest metric, as in the kernel."""
+    fitting = [one for one in routes if one.dst.version == destination.version and destination in one.dst]
+    return min(fitting, key=lambda one: (-one.dst.prefixlen, one.metric, str(one.hop)), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Whose packets go to a table, its routes, and those of the main table."""
+
+    sources: list[Prefix]
+    routes: list[Route]
+    main: list[Route]
+
+
+def _table(number: TableId, link: Link | None, seen: _Seen, destination: Address | None) -> EgressTable:
+    sources, routes, main = seen.sources, seen.routes, seen.main
+    findings: tuple[Finding, ...]
+    name = link.name if link is not None else None
+    if name is None:
+        findings = (_without_link(number),)
+    else:
+        versions = {one.version for one in sources} or {one.dst.version for one in routes}
+        findings = tuple(
+            finding
+            for version in sorted(versions)
+            for finding in _compare(
+                name,
+                number,
+                [one for one in routes if one.dst.version == version],
+                [one for one in main if one.dst.version == version],
+            )
+        )
+    compared = None
+    if destination is not None:
+        compared = Compared(
+            destination=destination,
+            held=best(routes, destination),
+            on_link=best((one for one in main if _link_of(one) == name), destination) if name is not None else None,
+            main=best(main, destination),
+        )
+    return EgressTable(
+        table=number,
+        link=name,
+        sources=tuple(sorted(sources, key=lambda one: (one.version, one.network_address.packed, one.prefixlen))),
+        routes=tuple(sorted(routes, key=str)),
+        findings=findings,
+        compared=compared,
+    )
+
+
+def _compare(link: LinkName, table: TableId, held: list[Route], main: list[Route]) -> Iterator[Finding]:
+    """Yield what differs, for one IP version. A table is seldom long: each prefix is looked up by walking."""
+    about = f"table {table} ({link})"
+    if not held:
+        text = "holds no route: packets of its pods fall through to the main table, and leave by another NIC"
+        yield Finding("TableEmpty", about, text, Severity.WARNING, _COPY_AGAIN)
+        return
+    legs = Counter(one.slot for one in main)
+    kept = {_copied(one, table) for one in main if _link_of(one) == link and not _is_own_business(one)}
+    for route in sorted(kept - set(held), key=str):
+        yield _missing(about, link, route, held, several=legs[_copied(route, MAIN).slot] > 1)
+    for route in sorted(set(held) - kept, key=str):
+        if _is_own_business(route) or isinstance(route.hop, Discard):
+            continue
+        is_made_up = _is_bare_default(route, link) and not any(one.dst == route.dst for one in kept)
+        yield _made_up(about, link, route) if is_made_up else _left_over(about, route)
+    for route in sorted((one for one in main if isinstance(one.hop, Discard)), key=str):
+        wins = best(held, route.dst.network_address)
+        if route.hop is not Discard.THROW and wins is not None and not isinstance(wins.hop, Discard):
+            text = f"main has {route}, and here {wins} takes such packets: pods reach by {link} what the host must not"
+            yield Finding("DropNotCopied", about, text, Severity.WARNING, "forbid it by an EgressFirewall as well")
+
+
+def _missing(about: str, link: LinkName, route: Route, held: list[Route], *, several: bool) -> Finding:
+    shown = _copied(route, MAIN)
+    wins = best(held, route.dst.network_address)
+    instead = (
+        f"its pods take {_copied(wins, MAIN)} instead"
+        if wins is not None
+        else "its pods have no route there in this table"
+    )
+    if several:
+        text = f"main has {shown} as one of several next hops, and such routes are not copied: {instead}"
+        fix = f"give {link} a route of its own with one next hop and another metric"
+        return Finding("PathsNotCopied", about, text, Severity.WARNING, fix)
+    text = f"main has {shown}, which came after the routes were copied: {instead}"
+    return Finding("RouteNotCopied", about, text, Severity.WARNING, _COPY_AGAIN)
+
+
+def _made_up(about: str, link: LinkName, route: Route) -> Finding:
+    text = f"{route} is made up, because main has no default by {link}: hosts beyond the LAN are looked for on the LAN"
+    fix = f"add a default route by {link}, with a metric above the main one, or routes to what its pods shall reach"
+    return Finding("NoDefaultRoute", about, text, Severity.WARNING, fix)
+
+
+def _left_over(about: str, route: Route) -> Finding:
+    text = f"{route} is not in main any more"
+    return Finding("RouteLeftOver", about, text, Severity.WARNING, _COPY_AGAIN)
+
+
+def _without_link(table: TableId) -> Finding:
+    text = f"no link has the ifindex {table - FIRST_TABLE} any more: packets of its pods fall through to the main table"
+    return Finding("TableWithoutLink", f"table {table}", text, Severity.WARNING, _COPY_AGAIN)
+
+
+def _copied(route: Route, table: TableId) -> Route:
+    return replace(route, table=table)
+
+
+def _link_of(route: Route) -> LinkName | None:
+    return None if isinstance(route.hop, Discard) else route.hop.link
+
+
+def _is_own_business(route: Route) -> bool:
+    """Whether a route is of the link alone: link-local and multicast are the kernel's on every NIC."""
+    return route.dst.is_link_local or route.dst.is_multicast
+
+
+def _is_bare_default(route: Route, link: LinkName) -> bool:
+    return route.dst.prefixlen == 0 and str(route.hop) == f"dev {link}"
