@@ -135,6 +135,7 @@ def test_every_attribute_of_the_model_can_be_written_in_a_manifest() -> None:
                 "namespace",
                 "origin",
                 "served",
+                "served_by",
                 "allocated",
             }
             assert {field.attribute for field in record.fields} == in_model
