@@ -11,15 +11,16 @@ from pathlib import Path
 Swaps = tuple[tuple[str, str], ...]
 _HEAD = "{{- /* Made by tools/chart.py from %s. Change it there. */ -}}\n"
 _NAMESPACE = "{{ .Release.Namespace }}"
+_IMAGE = (
+    "image: outgate:0.1.0",
+    'image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"',
+)
 _CLUSTER: Swaps = (
     ("--namespace=outgate", f"--namespace={_NAMESPACE}"),
     ("--lease-duration=8", "--lease-duration={{ .Values.lease.duration }}"),
     ("--renew-deadline=5", "--renew-deadline={{ .Values.lease.renewDeadline }}"),
     ("--retry-period=1", "--retry-period={{ .Values.lease.retryPeriod }}"),
-    (
-        "image: outgate:0.1.0",
-        'image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"',
-    ),
+    _IMAGE,
     ("replicas: 2", "replicas: {{ .Values.replicas }}"),
     (
         "            requests: {cpu: 20m, memory: 100Mi}\n            limits: {memory: 500Mi}\n",
@@ -42,6 +43,7 @@ def templates(deploy: Path) -> dict[str, str]:
         "crds.yaml": _template(crds, (), when=".Values.crds"),
         "rbac.yaml": _template([base / "rbac.yaml"], ()),
         "cluster.yaml": _template([base / "cluster.yaml"], _CLUSTER),
+        "node.yaml": _template([base / "node.yaml"], (_IMAGE,)),
         "flowschema.yaml": _template([base / "flowschema.yaml"], ((f"{_FLOW}/v1", f"{_FLOW}/{_FLOW_VERSION}"),)),
         "policies-1.30.yaml": _template(sorted((policies / "1.30").glob("[!k]*.yaml")), (), when=_since("1.30")),
         "policies-1.31.yaml": _template(sorted((policies / "1.31").glob("[!k]*.yaml")), (), when=_since("1.31")),

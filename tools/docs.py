@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from outgate.cli.main import outgate
-from outgate.control import cluster_metrics, metrics
+from outgate.control import metrics, role_metrics
 from outgate.plan.doctor.examine import reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ def metrics_table() -> Iterator[str]:
 
 def cluster_metrics_table() -> Iterator[str]:
     """Give the table of the cluster role's metrics."""
-    yield from cluster_metrics.reference().splitlines()
+    yield from role_metrics.reference().splitlines()
 
 
 def commands() -> Iterator[str]:

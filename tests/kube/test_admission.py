@@ -177,3 +177,44 @@ def test_statuses_are_written_by_outgate_alone(guarded: ControlPlane) -> None:
     assert patch_status(guarded, gateway, {"gateways": [word]}) == ""
     assert "only outgate writes statuses" in patch_status(guarded, gateway, {"egressIPs": None})
     assert patch_status(guarded, "", given) == ""  # nothing is changed: a migration of the storage does this
+
+
+def patch_node(plane: ControlPlane, name: str, node: str, status: dict[str, Any]) -> str:
+    """Patch an EgressNode's status as the node role whose pod runs on `node`; return what was said against it."""
+    access = replace(
+        from_kubeconfig(plane.kubeconfig()),
+        impersonated=(
+            ("Impersonate-User", "system:serviceaccount:outgate-node:outgate-node"),
+            ("Impersonate-Group", "system:authenticated"),
+            ("Impersonate-Extra-authentication.kubernetes.io%2fnode-name", node),
+        ),
+    )
+    body = Body(json.dumps({"status": status}).encode(), "application/merge-patch+json")
+
+    async def patch() -> None:
+        async with opened([access]) as server:
+            await server.request("PATCH", f"/apis/outgate.io/v1alpha1/egressnodes/{name}/status", body=body)
+
+    try:
+        asyncio.run(patch())
+    except Refused as refused:
+        return refused.words
+    return ""
+
+
+def test_a_node_says_what_it_found_of_itself_alone(guarded: ControlPlane) -> None:
+    for name in ("worker-1", "worker-2"):
+        manifest = {"apiVersion": "outgate.io/v1alpha1", "kind": "EgressNode", "metadata": {"name": name}}
+        guarded.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+    found = {
+        "type": "TablesAgree",
+        "status": "True",
+        "reason": "AsExpected",
+        "message": "all is well",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+    assert patch_node(guarded, "worker-1", "worker-1", {"conditions": [found]}) == ""
+    assert "only outgate writes statuses" in patch_node(guarded, "worker-2", "worker-1", {"conditions": [found]})
+    given = [{"name": "prod", "address": "192.0.2.9"}]
+    assert "only outgate writes statuses" in patch_node(guarded, "worker-1", "worker-1", {"egressIPs": given})

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from outgate.control.cluster_metrics import METRICS
+from outgate.control.role_metrics import METRICS
 from outgate.lab.kube import ControlPlane
 from outgate.lab.kube.cluster import Cluster
 from outgate.lab.manifests import Manifest, egress_gateway, egress_pool

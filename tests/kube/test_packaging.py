@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from outgate.lab.kube import ControlPlane, binaries
-from outgate.roles.rights import Right, cluster_rights, gateway_rights
+from outgate.roles.rights import Right, cluster_rights, gateway_rights, node_rights
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BASE = DEPLOY / "kustomize" / "base"
@@ -34,6 +34,19 @@ def test_every_manifest_is_taken_as_it_is(installed: ControlPlane) -> None:
     )
     assert said.stderr == ""  # no warning about a field or a pod that the namespace's policy would not admit
     assert "deployment.apps/outgate-cluster serverside-applied" in said.stdout
+    assert "daemonset.apps/outgate-node serverside-applied" in said.stdout
+
+
+def test_openshift_lets_the_node_role_do_what_its_pods_ask_and_no_more() -> None:
+    constraints = yaml.safe_load((DEPLOY / "openshift" / "scc.yaml").read_text())
+    documents = yaml.safe_load_all((BASE / "node.yaml").read_text())
+    pod = next(one for one in documents if one["kind"] == "DaemonSet")["spec"]["template"]["spec"]
+    allowed = {key for key, value in constraints.items() if key.startswith("allow") and value}
+    assert allowed == {"allowHostNetwork", "allowHostPorts"}
+    assert pod["hostNetwork"]
+    assert not {"hostPID", "hostIPC", "volumes"} & pod.keys()
+    assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": constraints["requiredDropCapabilities"]}
+    assert constraints["users"] == [f"system:serviceaccount:outgate-node:{pod['serviceAccountName']}"]
 
 
 def resources(plane: ControlPlane) -> list[tuple[str, str]]:
@@ -55,7 +68,7 @@ def allowed(plane: ControlPlane, account: str, group: str, resource: str, verb: 
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
-            "user": f"system:serviceaccount:outgate:{account}",
+            "user": f"system:serviceaccount:{'outgate-node' if account == 'outgate-node' else 'outgate'}:{account}",
             "groups": ["system:serviceaccounts", "system:authenticated"],
             "resourceAttributes": asked,
         },
@@ -66,7 +79,12 @@ def allowed(plane: ControlPlane, account: str, group: str, resource: str, verb: 
 
 
 @pytest.mark.parametrize(
-    ("account", "rights"), [("outgate-gateway", gateway_rights()), ("outgate-cluster", cluster_rights())]
+    ("account", "rights"),
+    [
+        ("outgate-gateway", gateway_rights()),
+        ("outgate-cluster", cluster_rights()),
+        ("outgate-node", node_rights()),
+    ],
 )
 def test_an_account_may_do_what_its_role_does_and_nothing_else(
     installed: ControlPlane, account: str, rights: tuple[Right, ...]
@@ -142,7 +160,10 @@ def test_the_chart_picks_the_policies_that_a_server_knows(version: str, policies
 def test_what_a_chart_asks_as_a_value_arrives() -> None:
     made = rendered(
         *("--set", "image.repository=registry.example.org/outgate,image.tag=2", "--set", "replicas=3,monitoring=true"),
-        *("--set", "lease.duration=137,lease.renewDeadline=107,lease.retryPeriod=26,crds=false,policies=false"),
+        *(
+            "--set",
+            "lease.duration=137,lease.renewDeadline=107,lease.retryPeriod=26,crds=false,policies=false",
+        ),
     )
     deployment = made["Deployment", "outgate-cluster"]["spec"]
     container = deployment["template"]["spec"]["containers"][0]

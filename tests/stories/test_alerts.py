@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from outgate.control import cluster_metrics, metrics
+from outgate.control import metrics, role_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def rules() -> list[dict[str, Any]]:
 
 def test_every_metric_of_the_dashboard_is_one_that_outgate_has() -> None:
     made = json.loads((ROOT / "deploy" / "monitoring" / "dashboard.json").read_text())
-    known = set(re.findall(r"outgate_[a-z_]+", metrics.reference() + cluster_metrics.reference()))
+    known = set(re.findall(r"outgate_[a-z_]+", metrics.reference() + role_metrics.reference()))
     asked = {name for panel in made["panels"] for name in re.findall(r"outgate_[a-z_]+", panel["targets"][0]["expr"])}
     assert {re.sub("_(sum|count)$", "", name) for name in asked} <= known
     assert len({panel["id"] for panel in made["panels"]}) == len(made["panels"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from outgate.cli.show import CHANGES, FINE, format_option, show, style
@@ -10,6 +13,22 @@ from outgate.cli.show import CHANGES, FINE, format_option, show, style
 @click.group()
 def node() -> None:
     """Look at a cluster node: which way pods with an egress IP leave its host network."""
+
+
+@node.command()
+@click.option("--name", required=True, envvar="NODE_NAME", help="The Node that this machine is.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), default=None, help="Without it: the pod's own cluster.")
+@click.option("--context", "contexts", multiple=True, help="Several are ways to the same cluster.")
+@click.option("--probes", default="", metavar="ADDRESS:PORT", help="Answer /livez, /readyz and /metrics there.")
+def run(**words: Any) -> None:
+    """Look after this node until stopped: whether its rules and tables serve the egress IPs that are assigned to it.
+
+    It observes: what it finds stands in the conditions of the node's EgressNode. It changes nothing on the machine, and
+    needs no privilege there.
+    """
+    from outgate.roles.node import NodeOptions, serve
+
+    serve(NodeOptions(**words))
 
 
 @node.command()

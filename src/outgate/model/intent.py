@@ -358,6 +358,7 @@ class Node:
     subnets: tuple[NodeSubnet, ...] = ()
     internal_ips: tuple[Address, ...] = ()
     ready: bool = True
+    primary: tuple[Prefix, ...] = ()  # the networks of its primary NIC, as OVN-Kubernetes has noted them
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -411,6 +412,36 @@ class EgressIP:
     name: str
     egress_ips: tuple[Address, ...]
     namespace_selector: LabelSelector
+    pod_selector: LabelSelector | None = None  # None: all pods of the namespaces
+    assigned: tuple[tuple[str, Address], ...] = ()  # node and address: what OVN-Kubernetes' cluster manager has decided
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignedPod:
+    """A pod that an egress IP serves, and its addresses of that family."""
+
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One egress IP on a node, the EgressIP that it is of, and all pods that it serves, on whatever node they run."""
+
+    egress_ip: str
+    address: Address
+    pods: tuple[AssignedPod, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressNode:
+    """What one node has to do for others: the cluster role writes it, so that a node need not read all pods."""
+
+    name: str
+    assignments: tuple[Assignment, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -433,6 +464,7 @@ class Intent:
     network: ClusterNetwork | None = None
     external_routes: tuple[ExternalRoute, ...] = ()
     egress_ips: tuple[EgressIP, ...] = ()
+    egress_nodes: tuple[EgressNode, ...] = ()
     refusals: tuple[Finding, ...] = ()
     unread: tuple[Unread, ...] = ()  # told only to who writes statuses
 

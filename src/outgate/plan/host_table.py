@@ -9,13 +9,17 @@ Source: go-controller/pkg/node/controllers/egressip of OVN-Kubernetes, read in 2
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 
 from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, Compared, EgressTable, HostTables
-from outgate.model.net import MAIN, Address, Discard, Link, LinkName, Prefix, Route, TableId
+from outgate.model.intent import AssignedPod, Assignment, Condition, EgressNode
+from outgate.model.net import MAIN, Address, Discard, Link, LinkName, OnLink, Prefix, Route, TableId
 from outgate.model.why import Finding, Severity
 
+TABLES_AGREE = "TablesAgree"
+_SHOWN = 5
 _COPY_AGAIN = "let OVN-Kubernetes copy again: change the EgressIP, or restart ovnkube-node on this node"
 
 
@@ -37,6 +41,68 @@ def examine(host: HostTables, destination: Address | None = None) -> tuple[Egres
         _table(number, links.get(number), _Seen(sources.get(number, []), routes.get(number, []), main), destination)
         for number in sorted({*sources, *routes})
     )
+
+
+def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> tuple[Finding, ...]:
+    """Return which rules this node lacks, and which it has too many, for the egress IPs on its secondary NICs. Those in
+    a network of the primary NIC are OVN's business, not the host's.
+    """
+    networks = [one for one in host.routes if one.table == MAIN and isinstance(one.hop, OnLink) and one.dst.prefixlen]
+    standing = {(one.src, one.action) for one in host.rules if one.priority == EGRESS_IP_PRIORITY}
+    wanted: dict[tuple[Prefix, TableId], tuple[Assignment, AssignedPod, LinkName]] = {}
+    findings = []
+    for assignment in node.assignments:
+        if any(assignment.address in network for network in primary if network.version == assignment.address.version):
+            continue
+        hosting = best(networks, assignment.address)
+        link = _link_of(hosting) if hosting is not None else None
+        if link is None or link not in host.links:
+            findings.append(_nowhere(assignment))
+            continue
+        table = TableId(FIRST_TABLE + host.links[link].index)
+        wanted |= {
+            (ip_network(address), table): (assignment, pod, link)
+            for pod in assignment.pods
+            for address in pod.addresses
+        }
+    findings += [_without_rule(*wanted[one], one[1]) for one in wanted if one not in standing]
+    extra = [one for one in standing if one not in wanted and one[0] is not None and not isinstance(one[1], Discard)]
+    findings += [_of_nobody(one[0], one[1]) for one in sorted(extra, key=str)]
+    return tuple(findings)
+
+
+def condition_of(findings: Sequence[Finding], node: EgressNode) -> Condition:
+    """Return what the status of an EgressNode shall say; what it says anew keeps its time while its value stays."""
+    agrees = not findings
+    if agrees:
+        reason, message = "AsExpected", "its rules and tables are what the egress IPs and the main table ask for"
+    else:
+        more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+        message = "; ".join(f"{one.about}: {one.text}" for one in findings[:_SHOWN]) + more
+        reason = findings[0].reason
+    since = next((one.since for one in node.conditions if one.type == TABLES_AGREE and one.holds is agrees), "")
+    return Condition(type=TABLES_AGREE, holds=agrees, reason=reason, message=message, since=since)
+
+
+def _nowhere(assignment: Assignment) -> Finding:
+    about = f"EgressIP/{assignment.egress_ip}"
+    text = f"{assignment.address} is assigned to this node, and no NIC is in a network that holds it"
+    return Finding(
+        "SourceNotOnLink", about, text, Severity.WARNING, "give a NIC of this node an address in that network"
+    )
+
+
+def _without_rule(assignment: Assignment, pod: AssignedPod, link: LinkName, table: TableId) -> Finding:
+    text = (
+        f"its egress IP {assignment.address} (EgressIP/{assignment.egress_ip}) is on {link}, and no rule sends its "
+        f"packets to table {table}: they are dropped, or leave as if it had none"
+    )
+    return Finding("PodWithoutRule", f"Pod/{pod.namespace}/{pod.name}", text, Severity.WARNING, _COPY_AGAIN)
+
+
+def _of_nobody(source: Prefix | None, table: object) -> Finding:
+    text = f"a rule sends packets from {source} to table {table}, and no egress IP of this node serves such a pod"
+    return Finding("RuleOfNobody", f"table {table}", text, Severity.WARNING, _COPY_AGAIN)
 
 
 def best(routes: Iterable[Route], destination: Address) -> Route | None:

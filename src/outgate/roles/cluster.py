@@ -24,13 +24,14 @@ from outgate.apiserver.access import Access, from_contexts, from_pod
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import Server
 from outgate.control import logs
-from outgate.control.cluster_metrics import ClusterView, Tallies, page_of
 from outgate.control.probes import Probes
+from outgate.control.role_metrics import RoleView, Tallies, page_of
 from outgate.model.errors import NotReady, OutgateError, Unreachable
 from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, MADE_BY, EgressTenant, ExternalRoute, Intent
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding
 from outgate.plan.egress_claims import Claimed, tenants_of_claims
+from outgate.plan.egress_nodes import egress_nodes
 from outgate.plan.external_routes import Routed, routes_to_gateways
 from outgate.plan.pools import give
 from outgate.plan.verdicts import judge
@@ -130,10 +131,14 @@ class Judging:
         self.is_ready = False  # whether the objects were read
         self._tallies = Tallies()
 
-    def view(self) -> ClusterView:
+    def view(self) -> RoleView:
         """Return how the replica is doing now."""
-        return ClusterView(
-            leads=self._lease.leads, is_ready=self.is_ready, tallies=self._tallies, sources=self._source.statuses()
+        return RoleView(
+            role="cluster",
+            leads=self._lease.leads,
+            is_ready=self.is_ready,
+            tallies=self._tallies,
+            sources=self._source.statuses(),
         )
 
     def wake(self) -> None:
@@ -176,7 +181,7 @@ class Judging:
         verdicts, refusals = judge(intent, gifts, claimed, routed)
         self._tallies.judged(refusals)
         fresh = [one for one in verdicts if not one.stands]
-        settled = await self._settle(intent, claimed, routed)
+        settled = await self._settle(intent, claimed, routed) and await self._assign(intent)
         written = await self._write(fresh, now_s)
         await self._tell(verdicts, refusals)
         if not (settled and written):
@@ -196,6 +201,20 @@ class Judging:
         old = [("EgressTenant", one.name) for one in claimed.gone] + [(ROUTE, one.name) for one in routed.gone]
         made = await self._all([partial(judged.make, self._server, manifest) for manifest in fresh])
         return await self._all([partial(judged.drop, self._server, kind, name) for kind, name in old]) and made
+
+    async def _assign(self, intent: Intent) -> bool:
+        """Tell each node what it has to do for egress IPs; say whether all could be told."""
+        there, wanted = {one.name: one for one in intent.egress_nodes}, egress_nodes(intent)
+        fresh = [_node_manifest(name) for name in wanted if name not in there]
+        told = [
+            (one, there[name].origin.resource_version)
+            for name, one in wanted.items()
+            if name in there and there[name].assignments != one.assignments
+        ]
+        gone = [name for name in there if name not in wanted]
+        made = await self._all([partial(judged.make, self._server, manifest) for manifest in fresh])
+        made &= await self._all([partial(judged.assign, self._server, one, version) for one, version in told])
+        return await self._all([partial(judged.drop, self._server, "EgressNode", name) for name in gone]) and made
 
     async def _write(self, verdicts: list[Verdict], now_s: float) -> bool:
         """Write verdicts; say whether all could be. Pools go first: what they have given is their book."""
@@ -262,6 +281,11 @@ def _tenant_manifest(tenant: EgressTenant, claim: tuple[str, str]) -> dict[str, 
     manifest = dump(tenant)
     manifest["metadata"]["labels"] = {CLAIM_NAMESPACE: claim[0], CLAIM_NAME: claim[1]}
     return manifest
+
+
+def _node_manifest(name: str) -> dict[str, Any]:
+    metadata = {"name": name, "labels": dict([MADE_BY])}
+    return {"apiVersion": "outgate.io/v1alpha1", "kind": "EgressNode", "metadata": metadata}
 
 
 def _route_manifest(route: ExternalRoute) -> dict[str, Any]:

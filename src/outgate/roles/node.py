@@ -1,11 +1,49 @@
-"""The node role, as far as it goes: it looks, and changes nothing."""
+"""The node role, in its observing stance: it looks at its node, says what it found, and changes nothing there.
+
+What the node has to do for egress IPs comes from the cluster role, in the node's EgressNode; what it found goes into a
+condition of the same object. Once in half a minute, and whenever the assignments change.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from outgate.apiserver.access import from_contexts, from_pod
+from outgate.apiserver.open import opened
+from outgate.apiserver.server import OpenServer, Server
+from outgate.control import logs
+from outgate.control.probes import Probes
+from outgate.control.role_metrics import RoleView, Tallies, page_of
+from outgate.model.errors import OutgateError
 from outgate.model.host_table import EgressTable
+from outgate.model.intent import Condition
 from outgate.model.net import Address
-from outgate.plan.host_table import examine
+from outgate.plan.host_table import condition_of, examine, unserved
+from outgate.sources.kube.kinds import of_node
+from outgate.sources.kube.source import KubeSource
 from outgate.systems.kernel.tables import read_tables
+from outgate.systems.kubeapi import judged
+
+_EVERY_S = 30.0
+_GATHER_S = 0.2  # what arrives together is looked at together
+
+log = logging.getLogger("outgate.node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """The settings of the role on one node. Without a kubeconfig it runs in a pod, in the node's network namespace."""
+
+    name: str
+    kubeconfig: Path | None = None
+    contexts: tuple[str, ...] = ()
+    probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
 
 
 def egress_tables(destination: Address | None = None) -> tuple[EgressTable, ...]:
@@ -16,3 +54,106 @@ def egress_tables(destination: Address | None = None) -> tuple[EgressTable, ...]
         Unreachable: netlink does not answer.
     """
     return examine(read_tables(), destination)
+
+
+def serve(options: NodeOptions) -> None:
+    """Look and tell until SIGTERM or SIGINT.
+
+    Raises:
+        IntentError: the kubeconfig does not say where the API server is, or this is no pod.
+    """
+    logs.configure()
+    accesses = [from_pod()] if options.kubeconfig is None else from_contexts(options.kubeconfig, options.contexts)
+    asyncio.run(_serve(options, lambda: opened(accesses)))
+
+
+async def _serve(options: NodeOptions, open_server: OpenServer) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    source = KubeSource(open_server, kinds=of_node(options.name))
+    with contextlib.closing(source):
+        async with open_server() as server:
+            observing = Observing(options.name, server, source)
+            with Probes(
+                options.probes,
+                is_alive=lambda: not ended.is_set(),
+                is_ready=lambda: observing.is_ready,
+                metrics=page_of(observing.view),
+            ):
+                looking = asyncio.create_task(observing.run())
+                log.info("started", extra={"fields": {"node": options.name}})
+                stopped = asyncio.create_task(ended.wait())
+                await asyncio.wait((looking, stopped), return_when=asyncio.FIRST_COMPLETED)
+                for task in (looking, stopped):
+                    task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await looking  # what ended it otherwise is told
+    log.info("stopped", extra={"fields": {"node": "left as it is"}})
+
+
+class Observing:
+    """The loop on one node: read what it has to do and what it holds, and write the condition that follows."""
+
+    def __init__(self, name: str, server: Server, source: KubeSource) -> None:
+        self._name, self._server, self._source = name, server, source
+        self._woken = asyncio.Event()
+        self._tallies = Tallies()
+        self.is_ready = False  # whether the objects and the tables could be read
+
+    def view(self) -> RoleView:
+        """Return how the role is doing now."""
+        return RoleView(
+            role="node", leads=None, is_ready=self.is_ready, tallies=self._tallies, sources=self._source.statuses()
+        )
+
+    async def run(self) -> None:
+        """Look for ever; cancel it."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._source.fileno(), self._source_changed)
+        try:
+            while True:
+                await self._look()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), _EVERY_S)
+                await asyncio.sleep(_GATHER_S)
+                self._woken.clear()
+        finally:
+            loop.remove_reader(self._source.fileno())
+
+    def _source_changed(self) -> None:
+        if self._source.changed():
+            self._woken.set()
+
+    async def _look(self) -> None:
+        try:
+            intent, host = self._source.read(), read_tables()
+        except OutgateError as error:
+            self.is_ready = False
+            log.info("waiting", extra={"fields": {"error": str(error)}})
+            return
+        self.is_ready = True
+        node = next((one for one in intent.egress_nodes if one.name == self._name), None)
+        if node is None:
+            self._tallies.judged(())  # nothing was ever assigned here, and there is no object to say it in
+            return
+        primary = next((one.primary for one in intent.nodes if one.name == self._name), ())
+        findings = (
+            *unserved(host, node, primary),
+            *(finding for table in examine(host) for finding in table.findings),
+        )
+        self._tallies.judged(findings)
+        condition = condition_of(findings, node)
+        if condition not in node.conditions:
+            await self._tell(condition)
+
+    async def _tell(self, condition: Condition) -> None:
+        try:
+            await judged.observe(self._server, self._name, [condition], time.time())
+        except OutgateError as error:
+            self._tallies.failed += 1
+            log.warning("not written", extra={"fields": {"error": str(error)}})
+        else:
+            self._tallies.written += 1
+            log.info("looked", extra={"fields": {"reason": condition.reason, "message": condition.message}})

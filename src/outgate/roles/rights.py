@@ -7,11 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from outgate.sources.kube.kinds import CLUSTER, GATEWAY, PODS, Kinds
+from outgate.sources.kube.kinds import CLUSTER, GATEWAY, PODS, Kinds, of_node
 from outgate.systems.kubeapi.render import GROUP
 
 NAMESPACE = "outgate"
 GATEWAY_ACCOUNT, CLUSTER_ACCOUNT, LEASE = "outgate-gateway", "outgate-cluster", "outgate-cluster"
+NODE_ACCOUNT = NODE_NAMESPACE = "outgate-node"  # a namespace of its own, whose pods may stand on the host's network
 _READ = ("get", "list", "watch")
 _MAKE = ("create", "patch", "delete")
 
@@ -54,13 +55,15 @@ def cluster_rights() -> tuple[Right, ...]:
     """Return what the cluster role needs: the kinds that it judges by, their statuses, events, and its lease."""
     judged = tuple(
         Right(group=GROUP, resource=f"{plural}/status", verbs=("patch",))
-        for plural in ("egressclaims", "egressgateways", "egresspools", "egresstenants")
+        for plural in ("egressclaims", "egressgateways", "egressnodes", "egresspools", "egresstenants")
     )
     leases = "coordination.k8s.io"
     return (
         *_reading(CLUSTER),
+        Right(group=PODS.group, resource=PODS.plural, verbs=_READ),  # while an egress IP is on a node
         *judged,
         Right(group=GROUP, resource="egresstenants", verbs=_MAKE),  # those of claims
+        Right(group=GROUP, resource="egressnodes", verbs=_MAKE),
         Right(group="k8s.ovn.org", resource="adminpolicybasedexternalroutes", verbs=_MAKE),  # those of tenants
         _EVENTS,
         Right(group=leases, resource="leases", verbs=("get", "update"), names=(LEASE,), is_namespaced=True),
@@ -68,15 +71,21 @@ def cluster_rights() -> tuple[Right, ...]:
     )
 
 
+def node_rights() -> tuple[Right, ...]:
+    """Return what the role on a node needs: its own objects, which RBAC can not tell from others', and a status."""
+    return (*_reading(of_node("")), Right(group=GROUP, resource="egressnodes/status", verbs=("patch",)))
+
+
 def _reading(kinds: Kinds) -> tuple[Right, ...]:
     return tuple(Right(group=one.group, resource=one.plural, verbs=_READ) for one in kinds.always)
 
 
 def manifests() -> list[dict[str, Any]]:
-    """Return the accounts, roles and bindings of both roles, and what people get."""
+    """Return the accounts, roles and bindings of all roles, and what people get."""
     return [
         *_of(GATEWAY_ACCOUNT, gateway_rights()),
         *_of(CLUSTER_ACCOUNT, cluster_rights()),
+        *_of(NODE_ACCOUNT, node_rights(), NODE_NAMESPACE),
         {
             **_headed("ClusterRole", "outgate-view"),
             "metadata": {
@@ -112,25 +121,28 @@ def manifests() -> list[dict[str, Any]]:
 _LABELS = {"app.kubernetes.io/name": "outgate"}
 _PEOPLE, _EDITORS = ("view", "edit", "admin"), ("edit", "admin")
 _CHANGE = ("create", "update", "patch", "delete")
-_OURS = ("egressclaims", "egressgateways", "egresspools", "egresstenants")
+_OURS = ("egressclaims", "egressgateways", "egressnodes", "egresspools", "egresstenants")
 _API = "rbac.authorization.k8s.io/v1"
 
 
-def _of(account: str, rights: tuple[Right, ...]) -> list[dict[str, Any]]:
-    """Return an account with its two roles."""
-    subject = {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}
+def _of(account: str, rights: tuple[Right, ...], namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+    """Return an account with its roles."""
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     wide = [right.rule() for right in rights if not right.is_namespaced]
     own = [right.rule() for right in rights if right.is_namespaced]
+    roles = [
+        {**_headed("Role", account, namespace), "rules": own},
+        {**_headed("RoleBinding", account, namespace), **_bound("Role", account), "subjects": [subject]},
+    ]
     return [
         {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
-            "metadata": {"name": account, "namespace": NAMESPACE, "labels": dict(_LABELS)},
+            "metadata": {"name": account, "namespace": namespace, "labels": dict(_LABELS)},
         },
         {**_headed("ClusterRole", account), "rules": wide},
         {**_headed("ClusterRoleBinding", account), **_bound("ClusterRole", account), "subjects": [subject]},
-        {**_headed("Role", account, NAMESPACE), "rules": own},
-        {**_headed("RoleBinding", account, NAMESPACE), **_bound("Role", account), "subjects": [subject]},
+        *(roles if own else ()),
     ]
 
 

@@ -181,6 +181,20 @@ class EgressIPSpec(Struct, frozen=True, gc=False, rename="camel"):
 
     egress_ips: list[str] = field(name="egressIPs")
     namespace_selector: Selector
+    pod_selector: Selector | None = None
+
+
+class EgressIPItem(Struct, frozen=True, gc=False):
+    """One of `status.items` of an EgressIP."""
+
+    node: str
+    egress_ip: str = field(name="egressIP")
+
+
+class EgressIPStatus(Struct, frozen=True, gc=False):
+    """`status` of an EgressIP."""
+
+    items: list[EgressIPItem] | None = None
 
 
 class EgressIP(Struct, frozen=True, gc=False, rename="camel", tag_field="kind"):
@@ -189,9 +203,51 @@ class EgressIP(Struct, frozen=True, gc=False, rename="camel", tag_field="kind"):
     metadata: Meta
     spec: EgressIPSpec
     api_version: str = "k8s.ovn.org/v1"
+    status: EgressIPStatus | None = None
 
 
-ClusterObject: TypeAlias = Pod | Node | Namespace | Network | ExternalRoute | EgressIP
+class ServedPod(Struct, frozen=True, gc=False):
+    """A pod in `status.egressIPs` of an EgressNode."""
+
+    namespace: str
+    name: str
+    addresses: list[str]
+
+
+class NodeEgressIP(Struct, frozen=True, gc=False):
+    """One of `status.egressIPs` of an EgressNode."""
+
+    name: str
+    address: str
+    pods: list[ServedPod] | None = None
+
+
+class StatusCondition(Struct, frozen=True, gc=False, rename="camel"):
+    """One of `status.conditions` of an EgressNode."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str = ""
+
+
+class EgressNodeStatus(Struct, frozen=True, gc=False):
+    """`status` of an EgressNode."""
+
+    egress_ips: list[NodeEgressIP] | None = field(name="egressIPs", default=None)
+    conditions: list[StatusCondition] | None = None
+
+
+class EgressNode(Struct, frozen=True, gc=False, rename="camel", tag_field="kind"):
+    """outgate.io/v1alpha1 EgressNode: outgate's own word to its nodes, which no user writes."""
+
+    metadata: Meta
+    api_version: str = "outgate.io/v1alpha1"
+    status: EgressNodeStatus | None = None
+
+
+ClusterObject: TypeAlias = Pod | Node | Namespace | Network | ExternalRoute | EgressIP | EgressNode
 
 READ: dict[tuple[str, str], type[ClusterObject]] = {
     ("v1", "Pod"): Pod,

@@ -6,9 +6,9 @@ Raises Wrong with the field path in front of what the text is: the caller knows 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import assert_never
 
@@ -23,6 +23,7 @@ from outgate.sources.words import Wrong, quote
 
 NAME_LABEL = "kubernetes.io/metadata.name"  # set by every API server since 1.21
 NODE_SUBNETS = "k8s.ovn.org/node-subnets"
+PRIMARY = "k8s.ovn.org/node-primary-ifaddr"
 
 _NAME = re.compile(r"[a-z0-9][-a-z0-9.]{0,252}")
 _EVERYWHERE = LabelSelector(expressions=(LabelExpression(NAME_LABEL, Operator.EXISTS),))
@@ -38,6 +39,7 @@ ModelObject = (
     | intent.ClusterNetwork
     | intent.ExternalRoute
     | intent.EgressIP
+    | intent.EgressNode
 )
 
 
@@ -88,6 +90,8 @@ class Converter:
                 return self._network(given, line, column)
             case cluster.ExternalRoute() | cluster.EgressIP():
                 return self._selecting(given, line, column)
+            case cluster.EgressNode():
+                return self._egress_node(given, line, column)
             case _:
                 assert_never(given)
 
@@ -147,6 +151,7 @@ class Converter:
                 for number, one in enumerate(status.addresses or ())
                 if one.type == "InternalIP"
             ),
+            primary=_primary(given.metadata.annotations or {}),
             ready=all(one.status == "True" for one in status.conditions or () if one.type == "Ready"),
             origin=Origin(file=self._file, line=line, column=column, kind="Node", name=name),
         )
@@ -174,7 +179,19 @@ class Converter:
             addresses = _addresses(given.spec.egress_ips, "spec.egressIPs")
             origin = Origin(file=self._file, line=line, column=column, kind="EgressIP", name=name)
             selector = self._selector(given.spec.namespace_selector)
-            return intent.EgressIP(name=name, egress_ips=addresses, namespace_selector=selector, origin=origin)
+            pods = given.spec.pod_selector
+            items = given.status.items if given.status is not None else None
+            return intent.EgressIP(
+                name=name,
+                egress_ips=addresses,
+                namespace_selector=selector,
+                pod_selector=self._selector(pods) if pods is not None and _is_bound(pods) else None,
+                assigned=tuple(
+                    (one.node, _address(one.egress_ip, f"status.items[{number}].egressIP"))
+                    for number, one in enumerate(items or ())
+                ),
+                origin=origin,
+            )
         kind = "AdminPolicyBasedExternalRoute"
         hops = given.spec.next_hops
         return intent.ExternalRoute(
@@ -183,6 +200,38 @@ class Converter:
             is_ours=(given.metadata.labels or {}).get(MADE_BY[0]) == MADE_BY[1],
             next_hops=_addresses([hop.ip for hop in (hops.static if hops else None) or ()], "spec.nextHops.static"),
             origin=Origin(file=self._file, line=line, column=column, kind=kind, name=name),
+        )
+
+    def _egress_node(self, given: cluster.EgressNode, line: int, column: int) -> intent.EgressNode:
+        name, status = self._name(given.metadata.name, "metadata.name"), given.status or cluster.EgressNodeStatus()
+        return intent.EgressNode(
+            name=name,
+            assignments=tuple(
+                intent.Assignment(
+                    egress_ip=one.name,
+                    address=_address(one.address, f"status.egressIPs[{number}].address"),
+                    pods=tuple(
+                        intent.AssignedPod(
+                            namespace=pod.namespace,
+                            name=pod.name,
+                            addresses=_addresses(pod.addresses, f"status.egressIPs[{number}].pods"),
+                        )
+                        for pod in one.pods or ()
+                    ),
+                )
+                for number, one in enumerate(status.egress_ips or ())
+            ),
+            conditions=tuple(
+                intent.Condition(
+                    type=one.type,
+                    holds={"True": True, "False": False}.get(one.status),
+                    reason=one.reason,
+                    message=one.message,
+                    since=one.last_transition_time,
+                )
+                for one in status.conditions or ()
+            ),
+            origin=Origin(file=self._file, line=line, column=column, kind="EgressNode", name=name),
         )
 
     def _selector(self, given: cluster.Selector) -> LabelSelector:
@@ -223,6 +272,21 @@ def _prefix(text: str, path: str) -> Prefix:
         return values.parse_prefix(text)
     except Wrong as error:
         raise Misfit(path, f"{quote(text)} {error.text}") from None
+
+
+def _primary(annotations: Mapping[str, str]) -> tuple[Prefix, ...]:
+    """Return the networks of a node's primary NIC; an annotation that is missing or unreadable says of none, and is no
+    reason to lose the node.
+    """
+    try:
+        found = msgspec.json.decode(annotations.get(PRIMARY, "{}"), type=dict[str, str])
+        return tuple(ip_interface(found[family]).network for family in ("ipv4", "ipv6") if found.get(family))
+    except (msgspec.DecodeError, ValueError):
+        return ()
+
+
+def _is_bound(selector: cluster.Selector) -> bool:
+    return bool(selector.match_labels or selector.match_expressions)
 
 
 def _node_subnets(given: cluster.Node) -> tuple[NodeSubnet, ...]:

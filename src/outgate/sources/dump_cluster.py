@@ -90,11 +90,14 @@ def _external_route(given: ExternalRoute) -> Manifest:
 
 
 def _egress_ip(given: EgressIP) -> Manifest:
-    spec = {
+    spec: Manifest = {
         "egressIPs": [str(address) for address in given.egress_ips],
         "namespaceSelector": _selector(given.namespace_selector),
     }
-    return _manifest("k8s.ovn.org/v1", "EgressIP", {"name": given.name}, spec=spec)
+    if given.pod_selector is not None:
+        spec["podSelector"] = _selector(given.pod_selector)
+    items = [{"node": node, "egressIP": str(address)} for node, address in given.assigned]
+    return _manifest("k8s.ovn.org/v1", "EgressIP", {"name": given.name}, spec=spec, status={"items": items})
 
 
 def _selector(given: LabelSelector) -> Manifest:

@@ -16,12 +16,12 @@ from outgate.sources.yaml_reader import MOST_YAML_BYTES
 
 _CLUSTER_OBJECTS = {
     "Node (v1)": "the annotation `k8s.ovn.org/node-subnets` (all networks, both families), else `spec.podCIDRs`, else"
-    " `spec.podCIDR`; InternalIP addresses; the condition Ready",
+    " `spec.podCIDR`; the annotation `k8s.ovn.org/node-primary-ifaddr`; InternalIP addresses; the condition Ready",
     "Namespace (v1)": "labels; `kubernetes.io/metadata.name` is added where it is missing",
     "Pod (v1)": "`status.podIPs`, else `status.podIP`; `spec.nodeName`; `spec.hostNetwork`; `status.phase`; labels",
     "Network (config.openshift.io/v1)": "`clusterNetwork` and `serviceNetwork`, of status first, else of spec",
     "AdminPolicyBasedExternalRoute (k8s.ovn.org/v1)": "`spec.from.namespaceSelector`, `spec.nextHops.static[].ip`",
-    "EgressIP (k8s.ovn.org/v1)": "`spec.egressIPs`, `spec.namespaceSelector`",
+    "EgressIP (k8s.ovn.org/v1)": "`spec.egressIPs`, `spec.namespaceSelector`, `spec.podSelector`, `status.items`",
 }
 
 _INTRODUCTION = f"""<!-- Made by tools/deploy.py from src/outgate/sources. Change it there. -->
@@ -29,7 +29,8 @@ _INTRODUCTION = f"""<!-- Made by tools/deploy.py from src/outgate/sources. Chang
 
 All kinds belong to `{API_VERSION}`. EgressClaim lives in a namespace and needs a cluster, in which the cluster role
 makes a tenant of it; the others belong to the whole cluster: they have no namespace. They are accepted as files, and
-their CustomResourceDefinitions stand in `deploy/crds/`. `kubectl get outgate` lists the objects of all of them.
+their CustomResourceDefinitions stand in `deploy/crds/`. `kubectl get outgate` lists the objects of all of them. An
+EgressNode, which the cluster role makes for each node that has an egress IP, has no spec: it is for reading.
 
 A manifest directory may hold `*.yaml`, `*.yml` and `*.json`, with one document or many, and lists as `kubectl get -o
 yaml` and `-o json` print them. Hidden and temporary files are passed over, and so are directories within. Files count

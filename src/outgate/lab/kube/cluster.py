@@ -29,6 +29,7 @@ _PLACES = {
     "Pod": _Place("/api/v1", "pods", has_status=True),
     "Network": _Place("/apis/config.openshift.io/v1", "networks"),
     "AdminPolicyBasedExternalRoute": _Place("/apis/k8s.ovn.org/v1", "adminpolicybasedexternalroutes"),
+    "EgressIP": _Place("/apis/k8s.ovn.org/v1", "egressips"),
     "EgressGateway": _Place("/apis/outgate.io/v1alpha1", "egressgateways"),
     "EgressTenant": _Place("/apis/outgate.io/v1alpha1", "egresstenants"),
     "EgressPool": _Place("/apis/outgate.io/v1alpha1", "egresspools"),
@@ -53,7 +54,7 @@ class Cluster(Picture):
 
     def install_neighbours(self) -> None:
         """Let the server know the kinds of OpenShift and OVN-Kubernetes that the picture has, with open schemas."""
-        self.install(_open_kind(kind) for kind in ("Network", "AdminPolicyBasedExternalRoute"))
+        self.install(_open_kind(kind) for kind in ("Network", "AdminPolicyBasedExternalRoute", "EgressIP"))
 
     def put(self, manifest: Manifest) -> None:
         """Apply an object, and its status where that is written apart."""

@@ -1,15 +1,16 @@
 """What a role reads from the API server, as a table. A kind is added by a row here and a word in the Intent.
 
-`pods` of a gateway are read only while one of its tenants needs them; the rest always.
+`pods` are read only while somebody needs them: a tenant of the gateway, or an egress IP that is on a node.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from outgate.apiserver.server import Resource
-from outgate.model.intent import EgressGateway, EgressTenant, SourceCheck, SourceIdentity
+from outgate.model.intent import EgressGateway, EgressTenant, Intent, SourceCheck, SourceIdentity
 from outgate.sources import cluster
 from outgate.sources.fields import GROUP
 
@@ -60,19 +61,37 @@ class Kinds:
     """What one reader needs: kinds that are always read, and whether pods are read while a tenant needs them."""
 
     always: tuple[Watched, ...]
-    pods_on_demand: bool = False
+    pods_when: Callable[[Intent, str], bool] | None = None  # by what is read, and the name of a gateway
 
 
-GATEWAY = Kinds(always=_KINDS, pods_on_demand=True)
+def _a_tenant_needs_pods(intent: Intent, gateway: str) -> bool:
+    return needs_pods(intent.tenants, intent.find_gateway(gateway))
+
+
+GATEWAY = Kinds(always=_KINDS, pods_when=_a_tenant_needs_pods)
 LOOKER = Kinds(always=(*_KINDS, PODS))  # whoever looks may ask about a pod
 _CLAIMS = Watched(kind="EgressClaim", plural="egressclaims", group=GROUP, version="v1alpha1")
+_EGRESS_NODES = Watched(
+    kind="EgressNode",
+    plural="egressnodes",
+    group=GROUP,
+    version="v1alpha1",
+    shape=cluster.EgressNode,
+    may_be_absent=True,
+)
 CLUSTER = Kinds(
     always=tuple(
-        replace(one, with_status=True) if one.shape is None else one
-        for one in (*_KINDS, _CLAIMS)
-        if one.kind != "EgressIP"
-    )
+        replace(one, with_status=True) if one.shape is None else one for one in (*_KINDS, _CLAIMS, _EGRESS_NODES)
+    ),
+    pods_when=lambda intent, _: any(one.assigned for one in intent.egress_ips),
 )
+
+
+def of_node(name: str) -> Kinds:
+    """Return what the role on one node reads: its own objects, and no pods; what other nodes' pods need is in there."""
+    own = f"metadata.name={name}"
+    node = next(one for one in _KINDS if one.kind == "Node")
+    return Kinds(always=(replace(node, field_selector=own), replace(_EGRESS_NODES, field_selector=own)))
 
 
 def needs_pods(tenants: tuple[EgressTenant, ...], gateway: EgressGateway | None) -> bool:

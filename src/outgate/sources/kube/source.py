@@ -23,7 +23,7 @@ from outgate.model.intent import Intent
 from outgate.model.status import Health, SourceStatus
 from outgate.model.why import Finding, Severity
 from outgate.sources.convert import ModelObject
-from outgate.sources.kube.kinds import GATEWAY, PODS, Kinds, needs_pods
+from outgate.sources.kube.kinds import GATEWAY, PODS, Kinds
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.reflector import Part, Reflector, State, Surroundings
 from outgate.sources.kube.timings import Timings
@@ -206,6 +206,7 @@ class KubeSource:
             network=the_network(of("Network")),
             external_routes=cast("tuple[intent.ExternalRoute, ...]", of("AdminPolicyBasedExternalRoute")),
             egress_ips=cast("tuple[intent.EgressIP, ...]", of("EgressIP")),
+            egress_nodes=cast("tuple[intent.EgressNode, ...]", of("EgressNode")),
             refusals=(*told, *(finding for one in parts.values() for finding in one.findings)),
             unread=tuple(unread for one in parts.values() for unread in one.unread),
         )
@@ -274,21 +275,20 @@ class KubeSource:
     def _publish(self, part: Part, group: asyncio.TaskGroup, around: Surroundings) -> None:
         """Put one part among the others, in the thread of the loop; wake the daemon when its Intent may differ."""
         old = self._parts.get(part.kind)
-        if part.kind == PODS.kind and self._pods is None and self._kinds.pods_on_demand:
+        if part.kind == PODS.kind and self._pods is None and self._kinds.pods_when is not None:
             return  # its last word, after nobody needs it any more
         self._parts = MappingProxyType({**self._parts, part.kind: part})
         is_news = old is None or old.objects is not part.objects or old.findings is not part.findings
-        if part.kind in ("EgressTenant", "EgressGateway") and is_news and self._kinds.pods_on_demand:
-            self._switch_pods(group, around)
+        if part.kind in ("EgressTenant", "EgressGateway", "EgressIP") and is_news and self._kinds.pods_when is not None:
+            self._switch_pods(group, around, self._kinds.pods_when)
         if is_news or (old is not None and old.synced != part.synced):
             self._wake()
 
-    def _switch_pods(self, group: asyncio.TaskGroup, around: Surroundings) -> None:
-        """Read pods while a tenant needs them, and forget them when none does."""
-        tenants = cast("tuple[intent.EgressTenant, ...]", self._parts["EgressTenant"].objects)
-        gateways = cast("tuple[intent.EgressGateway, ...]", self._parts["EgressGateway"].objects)
-        mine = Intent(gateways=gateways).find_gateway(self._gateway)
-        is_needed = needs_pods(tenants, mine)
+    def _switch_pods(
+        self, group: asyncio.TaskGroup, around: Surroundings, pods_when: Callable[[Intent, str], bool]
+    ) -> None:
+        """Read pods while somebody needs them, and forget them when nobody does."""
+        is_needed = pods_when(self._made(self._parts, ()), self._gateway)
         if is_needed and self._pods is None:
             self._parts = MappingProxyType({**self._parts, PODS.kind: Part(kind=PODS.kind, since_s=time.monotonic())})
             self._pods = group.create_task(Reflector(PODS, around).run())

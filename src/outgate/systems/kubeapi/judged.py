@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +10,14 @@ import msgspec
 
 from outgate.apiserver.errors import Conflict, Missing
 from outgate.apiserver.server import APPLY, Body, Resource, Server, decoded
-from outgate.model.intent import CLAIM_NAME, MADE_BY, Condition
+from outgate.model.intent import CLAIM_NAME, MADE_BY, Assignment, Condition, EgressNode
 from outgate.model.verdict import Verdict
 from outgate.systems.kubeapi.render import GROUP, OURS, VERSION
 
 WRITER = "outgate-cluster"
+EGRESS_NODES = Resource(plural="egressnodes", group=GROUP, version=VERSION)
 MADE = {
+    "EgressNode": EGRESS_NODES,
     "EgressTenant": OURS["EgressTenant"],
     "AdminPolicyBasedExternalRoute": Resource(plural="adminpolicybasedexternalroutes", group="k8s.ovn.org"),
 }
@@ -33,6 +35,55 @@ async def write(server: Server, verdict: Verdict, now_s: float) -> None:
     query = {"fieldManager": WRITER, "force": "true"}
     try:
         await server.request("PATCH", path, query=query, body=Body(rendered(verdict, now_s), APPLY))
+    except (Conflict, Missing):
+        return
+
+
+async def assign(server: Server, node: EgressNode, version: str) -> None:
+    """Write what a node has to do, into the version of its EgressNode that was read.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    document = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "EgressNode",
+        "metadata": {"name": node.name, "resourceVersion": version},
+        "status": {"egressIPs": [_assignment(one) for one in node.assignments]},
+    }
+    body = Body(msgspec.json.encode(document), APPLY)
+    path, query = EGRESS_NODES.path(node.name, subresource="status"), {"fieldManager": WRITER, "force": "true"}
+    try:
+        await server.request("PATCH", path, query=query, body=body)
+    except (Conflict, Missing):
+        return
+
+
+def _assignment(one: Assignment) -> dict[str, Any]:
+    pods = [
+        {"namespace": pod.namespace, "name": pod.name, "addresses": [str(address) for address in pod.addresses]}
+        for pod in one.pods
+    ]
+    return {"name": one.egress_ip, "address": str(one.address), "pods": pods}
+
+
+async def observe(server: Server, name: str, conditions: Iterable[Condition], now_s: float) -> None:
+    """Write what the role on a node has found there.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    document = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "EgressNode",
+        "metadata": {"name": name},
+        "status": {"conditions": [_condition(one, now_s) for one in conditions]},
+    }
+    body = Body(msgspec.json.encode(document), APPLY)
+    path = EGRESS_NODES.path(name, subresource="status")
+    query = {"fieldManager": f"outgate-node-{name}", "force": "true"}
+    try:
+        await server.request("PATCH", path, query=query, body=body)
     except (Conflict, Missing):
         return
 

@@ -1,4 +1,4 @@
-"""The page that Prometheus scrapes from a replica of the cluster role. It names kinds and reasons, no object."""
+"""The page that Prometheus scrapes from the roles inside a cluster. It names kinds and reasons, no object."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 from outgate.model.status import SourceStatus
 from outgate.model.why import Finding
 
-_PREFIX = "outgate_cluster_"
+_ROLES = ("cluster", "node")
 METRICS = {
-    "leader": "1 while this replica leads",
+    "leader": "1 while this replica leads; of the cluster role only",
     "ready": "1 while the objects of the cluster are read",
     "written_total": "Statuses and objects that were written",
     "not_written_total": "Statuses and objects that the API server did not take",
@@ -28,7 +28,7 @@ METRICS = {
 
 @dataclass(slots=True, kw_only=True)
 class Tallies:
-    """What a replica counts while it judges. Written by its loop, read by a scrape, each field as a whole."""
+    """What a role counts while it works. Written by its loop, read by a scrape, each field as a whole."""
 
     written: int = 0
     failed: int = 0
@@ -40,10 +40,11 @@ class Tallies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterView:
-    """A replica at one moment."""
+class RoleView:
+    """A role at one moment. `leads` is None where there is no leader."""
 
-    leads: bool
+    role: str
+    leads: bool | None
     is_ready: bool
     tallies: Tallies
     sources: tuple[SourceStatus, ...]
@@ -54,12 +55,15 @@ def reference() -> str:
     labels = {"findings": "reason", "objects": "kind", "source_age_seconds": "kind"}
     kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in METRICS}
     rows = [
-        f"| `{_PREFIX}{name}` | {kinds[name]} | {labels.get(name, 'none')} | {text} |" for name, text in METRICS.items()
+        f"| `outgate_{role}_{name}` | {kinds[name]} | {labels.get(name, 'none')} | {text} |"
+        for role in _ROLES
+        for name, text in METRICS.items()
+        if role == "cluster" or name != "leader"
     ]
     return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 
-def page_of(view: Callable[[], ClusterView]) -> Callable[[], bytes]:
+def page_of(view: Callable[[], RoleView]) -> Callable[[], bytes]:
     """Return what makes the page, in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Views(view))
@@ -68,33 +72,30 @@ def page_of(view: Callable[[], ClusterView]) -> Callable[[], bytes]:
 
 
 class _Views(Collector):
-    def __init__(self, view: Callable[[], ClusterView]) -> None:
+    def __init__(self, view: Callable[[], RoleView]) -> None:
         self._view = view
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, as they are now."""
         view = self._view()
-        yield _gauge("leader", float(view.leads))
-        yield _gauge("ready", float(view.is_ready))
-        yield _counter("written_total", view.tallies.written)
-        yield _counter("not_written_total", view.tallies.failed)
-        yield _gauges("findings", "reason", view.tallies.findings)
-        yield _gauges("objects", "kind", {one.part: sum(one.objects.values()) for one in view.sources})
-        yield _gauges(
-            "source_age_seconds", "kind", {one.part: one.age_s for one in view.sources if one.age_s is not None}
-        )
+        role, ages = view.role, {one.part: one.age_s for one in view.sources if one.age_s is not None}
+        if view.leads is not None:
+            yield GaugeMetricFamily(*_named(role, "leader"), value=float(view.leads))
+        yield GaugeMetricFamily(*_named(role, "ready"), value=float(view.is_ready))
+        yield CounterMetricFamily(*_named(role, "written_total"), value=view.tallies.written)
+        yield CounterMetricFamily(*_named(role, "not_written_total"), value=view.tallies.failed)
+        yield _gauges(*_named(role, "findings"), "reason", view.tallies.findings)
+        objects = {one.part: float(sum(one.objects.values())) for one in view.sources}
+        yield _gauges(*_named(role, "objects"), "kind", objects)
+        yield _gauges(*_named(role, "source_age_seconds"), "kind", ages)
 
 
-def _gauge(name: str, value: float) -> Metric:
-    return GaugeMetricFamily(_PREFIX + name, METRICS[name], value=value)
+def _named(role: str, name: str) -> tuple[str, str]:
+    return f"outgate_{role}_{name}", METRICS[name]
 
 
-def _counter(name: str, value: int) -> Metric:
-    return CounterMetricFamily(_PREFIX + name, METRICS[name], value=value)
-
-
-def _gauges(name: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(_PREFIX + name, METRICS[name], labels=[label])
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
     for key, value in sorted(values.items()):
         family.add_metric([key], float(value))
     return family

@@ -1,0 +1,54 @@
+"""What each node has to do for egress IPs: those that are assigned to it, and the pods of all nodes behind each.
+
+A node that serves an egress IP needs the addresses of pods on other nodes. Decided here, once for all, so that no node
+reads all pods of a cluster.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from outgate.model.intent import AssignedPod, Assignment, EgressIP, EgressNode, Intent, Pod
+from outgate.plan.selection import NamespaceIndex
+
+
+def egress_nodes(intent: Intent) -> Mapping[str, EgressNode]:
+    """Return, by name, each node that has an egress IP, and with none those that had one and still are there."""
+    pods_in: dict[str, list[Pod]] = defaultdict(list)
+    for pod in intent.pods:
+        if pod.addresses and not pod.host_network and not pod.finished:
+            pods_in[pod.namespace].append(pod)
+    index = NamespaceIndex(intent.namespaces)
+    found: dict[str, list[Assignment]] = {one.name: [] for one in intent.egress_nodes}
+    for egress_ip in intent.egress_ips:
+        pods = _selected(egress_ip, index, pods_in) if egress_ip.assigned else []
+        for node, address in egress_ip.assigned:
+            of_family = [(pod, [one for one in pod.addresses if one.version == address.version]) for pod in pods]
+            served = tuple(
+                AssignedPod(namespace=pod.namespace, name=pod.name, addresses=tuple(addresses))
+                for pod, addresses in of_family
+                if addresses
+            )
+            assignment = Assignment(egress_ip=egress_ip.name, address=address, pods=served)
+            found.setdefault(node, []).append(assignment)
+    known = {one.name for one in intent.nodes}
+    return MappingProxyType(
+        {
+            name: EgressNode(
+                name=name, assignments=tuple(sorted(some, key=lambda one: (one.egress_ip, str(one.address))))
+            )
+            for name, some in sorted(found.items())
+            if name in known
+        }
+    )
+
+
+def _selected(egress_ip: EgressIP, index: NamespaceIndex, pods_in: Mapping[str, list[Pod]]) -> list[Pod]:
+    return [
+        pod
+        for namespace in index.select(egress_ip.namespace_selector)
+        for pod in sorted(pods_in.get(namespace, ()), key=lambda one: one.name)
+        if egress_ip.pod_selector is None or egress_ip.pod_selector.matches(pod.labels)
+    ]
