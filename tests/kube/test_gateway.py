@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from outgate.lab import addresses
 from outgate.lab.kube import ControlPlane, relay
 from outgate.lab.kube.cluster import Cluster
 from outgate.lab.manifests import egress_gateway, egress_pool, egress_tenant, namespace, network, node
-from outgate.lab.node import Node
+from outgate.lab.node import Node, Pod
 from outgate.lab.topology import Laboratory
 from tests.gateway.rig import FAST, Rig, until
 from tests.kube.planes import control_plane
@@ -177,12 +178,40 @@ def both(kubeconfigs: Iterable[Path], to: Path) -> Path:
         name = given["current-context"]
         whole["clusters"] += given["clusters"]
         whole["users"].append({**given["users"][0], "name": name})
-        whole["contexts"].append({"name": name, "context": {"cluster": name, "user": name}})
+        whole["contexts"].append({"name": f"{name}-admin", "context": {"cluster": name, "user": name}})
     to.write_text(yaml.safe_dump(whole))
     return to
 
 
-def test_one_gateway_serves_two_clusters_whose_objects_have_the_same_names(tmp_path: Path) -> None:
+def of_the_page() -> dict[str, list[str]]:
+    """Return what docs/install.md says to type for several clusters, in words, by the command."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "install.md").read_text()
+    lines = page.split("```sh clusters\n")[1].split("```")[0].splitlines()
+    return {" ".join(line.split()[:2]): line.split() for line in lines}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A gateway with two clusters, east with the blue namespace on n1 and west with the red one on n2."""
+
+    rig: KubeRig
+    east: ControlPlane
+    west: ControlPlane
+    lab: Laboratory
+
+    @property
+    def ours(self) -> list[Pod]:
+        """The pods that shall be served, those of east first."""
+        mine = {("ns-blue", "n1"), ("ns-red", "n2")}
+        return sorted((one for one in self.lab.pods if (one.namespace, one.node) in mine), key=lambda one: one.node)
+
+    def is_served(self) -> bool:
+        return all(map(self.rig.is_served, self.ours))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Two clusters whose objects are there; the daemon is not started."""
     with (
         control_plane(tmp_path / "east", name="east") as east,
         control_plane(tmp_path / "west", name="west") as west,
@@ -192,47 +221,57 @@ def test_one_gateway_serves_two_clusters_whose_objects_have_the_same_names(tmp_p
     ):
         rig = KubeRig(lab, tmp_path, east)
         rig.kubeconfig = both((plane.kubeconfig(by_token=True) for plane in (east, west)), tmp_path / "kubeconfig")
-        rig.extra = ("--cluster", "e=east", "--cluster", "w=west")
+        rig.extra = ("--cluster", "east=east-admin", "--cluster", "west=west-admin")
         blue, red = lab.tenants
-        for plane, mine, node in ((east, blue, lab.nodes["n1"]), (west, red, lab.nodes["n2"])):
+        for plane, mine, node_ in ((east, blue, lab.nodes["n1"]), (west, red, lab.nodes["n2"])):
             cluster = Cluster(plane)
             cluster.install_neighbours()
             cluster.put(network())
             for one in lab.tenants:
                 cluster.put(namespace(one.namespace))
             cluster.put(egress_gateway(**FAST))
-            cluster.put_node(node)
-            tenant = egress_tenant(mine, name="shop", sourceCheck="pods")  # the same name in both
-            cluster.put(tenant)
-        rig.start()
-        ours = [pod for pod in lab.pods if (pod.namespace, pod.node) in {("ns-blue", "n1"), ("ns-red", "n2")}]
-        strangers = [pod for pod in lab.pods if pod not in ours]
-        assert ours
-        assert strangers
-        until(lambda: all(map(rig.is_served, ours)), "both clusters are served", diagnosis=rig.diagnosis)
-        assert not any(map(rig.is_served, strangers))  # the other cluster's namespace of that name
-        for plane in (east, west):
-            rig.plane = plane
-            until(lambda: rig.words("egresstenant", "shop").get("programmed"), "each cluster is told of its own")
-            assert rig.words("egressgateway", "gw1").get("programmed")
-        explained = rig.outgate("explain", f"w.ns-red/{ours[-1].name}", "--to", str(addresses.OUTSIDE4))
-        assert "w.shop" in explained.stdout, explained
+            cluster.put_node(node_)
+            cluster.put(egress_tenant(mine, name="shop", sourceCheck="pods"))  # the same name in both
+        yield Pair(rig=rig, east=east, west=west, lab=lab)
 
-        west.kill()
-        rig.stop()
-        rig.start()
-        until(lambda: all(map(rig.is_served, ours)), "what the silent cluster said last is in force")
-        west.start()
-        Cluster(west).drop("EgressTenant", "shop")
-        until(lambda: not rig.is_served(ours[-1]), "a tenant that left the one is withdrawn")
-        assert rig.is_served(ours[0])
-        shared = manifest_of_node(lab.nodes["n1"], "n9")
-        Cluster(west).put(shared)
-        status = partial(rig.outgate, "gateway", "status")
-        until(lambda: "ClustersOverlap" in status().stdout, "a shared range is a conflict", diagnosis=rig.diagnosis)
-        assert "Node/w.n9" in status().stdout
-        assert rig.is_served(ours[0])
-        assert rig.leaked() == 0
+
+def test_one_gateway_serves_two_clusters_whose_objects_have_the_same_names(pair: Pair) -> None:
+    rig, typed = pair.rig, of_the_page()
+    assert typed["outgate gateway"][2:] == ["run", "--kubeconfig", "kubeconfig", *rig.extra]
+    rig.start()
+    until(pair.is_served, "both clusters are served", limit_s=60.0, diagnosis=rig.diagnosis)
+    strangers = [pod for pod in pair.lab.pods if pod not in pair.ours]
+    assert strangers
+    assert not any(map(rig.is_served, strangers))  # the other cluster's namespace of that name
+    for plane in (pair.east, pair.west):
+        rig.plane = plane
+        until(lambda: rig.words("egresstenant", "shop").get("programmed"), "each cluster is told of its own")
+        assert rig.words("egressgateway", "gw1").get("programmed")
+    subject, to, where = typed["outgate explain"][2], typed["outgate explain"][3:5], typed["outgate explain"][5:]
+    assert (subject, to) == (f"west.ns-red/{pair.ours[-1].name}", ["--to", str(addresses.OUTSIDE4)])
+    assert where == ["--kubeconfig", "kubeconfig", *rig.extra]
+    explained = rig.outgate("explain", subject, *to)
+    assert "west.shop" in explained.stdout, explained
+    assert rig.leaked() == 0
+
+
+def test_a_cluster_that_is_silent_or_wrong_takes_nothing_from_the_other(pair: Pair) -> None:
+    rig, status = pair.rig, partial(pair.rig.outgate, "gateway", "status")
+    rig.start()
+    until(pair.is_served, "both clusters are served", limit_s=60.0, diagnosis=rig.diagnosis)
+    pair.west.kill()
+    rig.stop()
+    rig.start()
+    until(pair.is_served, "what the silent cluster said last is in force", diagnosis=rig.diagnosis)
+    pair.west.start()
+    Cluster(pair.west).drop("EgressTenant", "shop")
+    until(lambda: not rig.is_served(pair.ours[-1]), "a tenant that left the one is withdrawn", limit_s=60.0)
+    assert rig.is_served(pair.ours[0])
+    Cluster(pair.west).put(manifest_of_node(pair.lab.nodes["n1"], "n9"))
+    until(lambda: "ClustersOverlap" in status().stdout, "a shared range is a conflict", diagnosis=rig.diagnosis)
+    assert "Node/west.n9" in status().stdout
+    assert rig.is_served(pair.ours[0])
+    assert rig.leaked() == 0
 
 
 def manifest_of_node(there: Node, name: str) -> dict[str, Any]:

@@ -14,15 +14,17 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from outgate.lab import addresses
-from outgate.lab.kube import ControlPlane, relay
+from outgate.lab.kube import ControlPlane, binaries, relay
 from outgate.lab.kube.cluster import Cluster
 from outgate.lab.topology import Laboratory
 from tests.gateway.rig import until
 from tests.kube.replicas import Role
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```sh (cluster|gateway)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```sh (\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The page speaks of a machine of its own; here its directories are in the test's folder, and the daemon is ended.
 PRELUDE = """
 outgate() {
@@ -36,10 +38,15 @@ outgate() {
 """
 
 
+def blocks(*marks: str) -> list[tuple[str, str]]:
+    """Return the page's blocks with these marks; `clusters` are tried in test_gateway.py."""
+    return [one for one in BLOCK.findall((ROOT / "docs" / "install.md").read_text()) if one[0] in marks]
+
+
 class Reader:
     """Somebody with the page, a cluster and a machine."""
 
-    def __init__(self, plane: ControlPlane, lab: Laboratory, place: Path) -> None:
+    def __init__(self, plane: ControlPlane, lab: Laboratory | None, place: Path) -> None:
         self._lab, self._place = lab, place
         place.mkdir()
         (place / "deploy").symlink_to(ROOT / "deploy")
@@ -53,6 +60,7 @@ class Reader:
         script = f"cd {self._place}\n{PRELUDE if where == 'gateway' else ''}{text}"
         words = ["env", *settings, "bash", "-euo", "pipefail", "-c", script]
         if where == "gateway":
+            assert self._lab is not None
             ran = self._lab.gw.run(words, check=False)
         else:
             ran = subprocess.run(words, check=False, capture_output=True, text=True)
@@ -70,7 +78,6 @@ class Reader:
 
 
 def test_the_page_leads_from_a_cluster_to_a_working_tenant(tmp_path: Path) -> None:
-    blocks = BLOCK.findall((ROOT / "docs" / "install.md").read_text())
     with ControlPlane(tmp_path / "plane") as plane, Laboratory() as lab, relay(lab.gw, plane.port):
         cluster = Cluster(plane)
         cluster.install_neighbours()
@@ -78,7 +85,7 @@ def test_the_page_leads_from_a_cluster_to_a_working_tenant(tmp_path: Path) -> No
         reader, role = Reader(plane, lab, tmp_path / "machine"), Role(plane, tmp_path, account="outgate-cluster")
         printed = []
         try:
-            for where, text in blocks:
+            for where, text in blocks("cluster", "gateway"):
                 printed.append(reader.follow(where, text))
                 if "deploy/kustomize" in text:  # no kubelet starts the Deployment that the page has applied
                     role.start()
@@ -94,3 +101,52 @@ def test_the_page_leads_from_a_cluster_to_a_working_tenant(tmp_path: Path) -> No
     assert "leaves gw1 by enp7s0 as 192.168.55.113" in told
     assert "Programmed=True" in told
     assert "192.168.55.120" in printed[-1]
+
+
+def test_every_block_of_the_page_is_tried() -> None:
+    marks = {mark for mark, _ in BLOCK.findall((ROOT / "docs" / "install.md").read_text())}
+    assert marks == {"cluster", "gateway", "openshift", "prometheus", "helm", "clusters"}
+
+
+def open_kind(group: str, kind: str, plural: str, scope: str) -> dict[str, object]:
+    """Return the definition of a kind of somebody else's, which takes everything."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": scope,
+            "names": names,
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+OTHERS = (
+    ("monitoring.coreos.com", "PrometheusRule", "prometheusrules", "Namespaced"),
+    ("monitoring.coreos.com", "ServiceMonitor", "servicemonitors", "Namespaced"),
+    ("monitoring.coreos.com", "PodMonitor", "podmonitors", "Namespaced"),
+    ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints", "Cluster"),
+)
+
+
+def test_the_chart_of_the_page_is_installed_and_what_others_want_beside_it(tmp_path: Path) -> None:
+    if binaries().helm is None:
+        pytest.skip("no helm: KUBEBUILDER_ASSETS names a folder without it")
+    with ControlPlane(tmp_path / "plane") as plane:
+        reader = Reader(plane, None, tmp_path / "machine")
+        for where, text in blocks("helm"):
+            assert "STATUS: deployed" in reader.follow(where, text)
+        found = plane.kubectl(
+            "get", "deployments,daemonsets,validatingadmissionpolicies", "--all-namespaces", "-o", "name"
+        )
+        assert {"deployment.apps/outgate-cluster", "daemonset.apps/outgate-node"} < set(found.stdout.split())
+        assert "outgate-addresses" in found.stdout
+        Cluster(plane).install(open_kind(*one) for one in OTHERS)
+        for where, text in blocks("prometheus", "openshift"):
+            reader.follow(where, text)
+        made = plane.kubectl("get", "prometheusrules,servicemonitors,podmonitors", "--all-namespaces", "-o", "name")
+        assert len(made.stdout.split()) == 3

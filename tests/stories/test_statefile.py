@@ -11,9 +11,11 @@ import resource
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from hypothesis import given
@@ -340,8 +342,10 @@ def test_a_state_that_can_not_be_read_is_waited_for_not_forgotten(tmp_path: Path
 
 WRITER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from outgate.model.net import Mark
 from outgate.systems.statefile.state import StateFile
 
@@ -449,3 +453,16 @@ def test_only_lines_that_changed_are_rendered_again() -> None:
 
     assert after == Scribe().body(ledger(blue_mark=0x300))
     assert scribe.body(one) == before
+
+
+def test_documents_that_come_first_and_together_all_find_the_directory(tmp_path: Path) -> None:
+    documents, begin = Documents(tmp_path / "not" / "there" / "yet"), Barrier(8)
+
+    def write(number: int) -> None:
+        begin.wait()
+        documents.write(f"part-{number}.json", b"{}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+
+    assert all(documents.read(f"part-{number}.json") == b"{}" for number in range(8))

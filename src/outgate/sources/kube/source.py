@@ -261,8 +261,8 @@ class KubeSource:
         """Refuse a server of another cluster, before anything of it is believed."""
         uid = await server.cluster_uid()
         if not self._uid:
-            self._uid = uid
             self._record(uid)
+            self._uid = uid
         if uid == self._uid:
             self._other_cluster = ()
             return

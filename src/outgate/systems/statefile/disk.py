@@ -94,7 +94,12 @@ def _make_directory(directory: Path) -> None:
     if directory.is_dir():
         return
     _make_directory(directory.parent)
-    directory.mkdir(mode=_DIRECTORY_MODE)
+    try:
+        directory.mkdir(mode=_DIRECTORY_MODE)
+    except FileExistsError:
+        if directory.is_dir():
+            return  # another thread, with another file of ours, was quicker
+        raise
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _give(opened, directory.parent)
