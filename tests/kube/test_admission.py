@@ -179,6 +179,18 @@ def test_statuses_are_written_by_outgate_alone(guarded: ControlPlane) -> None:
     assert patch_status(guarded, "", given) == ""  # nothing is changed: a migration of the storage does this
 
 
+def test_the_labels_by_which_outgate_knows_its_own_are_its_own(guarded: ControlPlane) -> None:
+    made = {**tenant(), "metadata": {"name": "claimed", "labels": {"outgate.io/claim-name": "shop"}}}
+    guarded.kubectl("apply", "-f", "-", input=json.dumps(made))  # a restore may
+
+    for word in ("outgate.io/claim-name-", "outgate.io/claim-namespace=mine", "app.kubernetes.io/managed-by=outgate"):
+        said = guarded.kubectl("label", "egresstenant", "claimed", word, check=False)
+        assert said.returncode != 0
+        assert f"knows its own: {word.rstrip('-').partition('=')[0]}" in said.stderr
+    for word in ("team=red", "app.kubernetes.io/managed-by=Helm"):  # the user's are the user's
+        guarded.kubectl("label", "egresstenant", "claimed", word)
+
+
 def patch_node(plane: ControlPlane, name: str, node: str, status: dict[str, Any]) -> str:
     """Patch an EgressNode's status as the node role whose pod runs on `node`; return what was said against it."""
     access = replace(

@@ -146,8 +146,8 @@ def test_the_chart_is_taken_as_it_is(installed: ControlPlane) -> None:
     [
         ("1.27.9", set()),
         ("1.29.4+a1b2c3d", set()),
-        ("1.30.4", {"outgate-pools", "outgate-status"}),
-        ("1.31.0", {"outgate-addresses", "outgate-pools", "outgate-status"}),
+        ("1.30.4", {"outgate-labels", "outgate-pools", "outgate-status"}),
+        ("1.31.0", {"outgate-addresses", "outgate-labels", "outgate-pools", "outgate-status"}),
     ],
 )
 def test_the_chart_picks_the_policies_that_a_server_knows(version: str, policies: set[str]) -> None:
