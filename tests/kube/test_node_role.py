@@ -34,13 +34,14 @@ ALONE = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")  # root by name on
 def role(plane: ControlPlane, tmp_path: Path) -> Iterator[Role]:
     made = Role(plane, tmp_path)
     cluster = Cluster(plane)
-    cluster.install_neighbours()
+    cluster.install_egress_ips()
     try:
         made.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1", "annotations": PRIMARY}})
         yield made
     finally:
         made.close()
-        plane.kubectl("delete", "egressips,egressnodes", "--all")
+        plane.kubectl("delete", "egressnodes", "--all")
+        plane.kubectl("delete", "crd", "egressips.k8s.ovn.org")  # other tests have a cluster without this kind
         plane.kubectl("delete", "node", "worker-1", "--ignore-not-found")
 
 

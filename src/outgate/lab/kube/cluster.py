@@ -54,7 +54,11 @@ class Cluster(Picture):
 
     def install_neighbours(self) -> None:
         """Let the server know the kinds of OpenShift and OVN-Kubernetes that the picture has, with open schemas."""
-        self.install(_open_kind(kind) for kind in ("Network", "AdminPolicyBasedExternalRoute", "EgressIP"))
+        self.install(_open_kind(kind) for kind in ("Network", "AdminPolicyBasedExternalRoute"))
+
+    def install_egress_ips(self) -> None:
+        """Let the server know the kind EgressIP of OVN-Kubernetes, with an open schema."""
+        self.install([_open_kind("EgressIP")])
 
     def put(self, manifest: Manifest) -> None:
         """Apply an object, and its status where that is written apart."""
