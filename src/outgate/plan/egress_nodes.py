@@ -6,24 +6,21 @@ reads all pods of a cluster.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from outgate.model.intent import AssignedPod, Assignment, EgressIP, EgressNode, Intent, Pod
-from outgate.plan.selection import NamespaceIndex
+from outgate.model.intent import AssignedPod, Assignment, EgressNode, Intent
+from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
 
 def egress_nodes(intent: Intent) -> Mapping[str, EgressNode]:
     """Return, by name, each node that has an egress IP, and with none those that had one and still are there."""
-    pods_in: dict[str, list[Pod]] = defaultdict(list)
-    for pod in intent.pods:
-        if pod.addresses and not pod.host_network and not pod.finished:
-            pods_in[pod.namespace].append(pod)
+    pods_in = pods_by_namespace(intent.pods)
     index = NamespaceIndex(intent.namespaces)
     found: dict[str, list[Assignment]] = {one.name: [] for one in intent.egress_nodes}
     for egress_ip in intent.egress_ips:
-        pods = _selected(egress_ip, index, pods_in) if egress_ip.assigned else []
+        namespaces = index.select(egress_ip.namespace_selector) if egress_ip.assigned else ()
+        pods = sorted(pods_of(namespaces, egress_ip.pod_selector, pods_in), key=lambda one: (one.namespace, one.name))
         for node, address in egress_ip.assigned:
             of_family = [(pod, [one for one in pod.addresses if one.version == address.version]) for pod in pods]
             served = tuple(
@@ -43,12 +40,3 @@ def egress_nodes(intent: Intent) -> Mapping[str, EgressNode]:
             if name in known
         }
     )
-
-
-def _selected(egress_ip: EgressIP, index: NamespaceIndex, pods_in: Mapping[str, list[Pod]]) -> list[Pod]:
-    return [
-        pod
-        for namespace in index.select(egress_ip.namespace_selector)
-        for pod in sorted(pods_in.get(namespace, ()), key=lambda one: one.name)
-        if egress_ip.pod_selector is None or egress_ip.pod_selector.matches(pod.labels)
-    ]

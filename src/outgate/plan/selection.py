@@ -29,6 +29,24 @@ class Selection:
     findings: tuple[Finding, ...] = ()
 
 
+def pods_by_namespace(pods: Sequence[Pod]) -> Mapping[str, list[Pod]]:
+    """Return the pods that may be selected: with addresses of their own, and not finished."""
+    found: dict[str, list[Pod]] = defaultdict(list)
+    for pod in pods:
+        if pod.addresses and not pod.host_network and not pod.finished:
+            found[pod.namespace].append(pod)
+    return found
+
+
+def pods_of(
+    namespaces: Sequence[str], selector: LabelSelector | None, pods_in: Mapping[str, list[Pod]]
+) -> tuple[Pod, ...]:
+    """Return the pods of these namespaces that a selector selects; without one, all."""
+    return tuple(
+        pod for name in namespaces for pod in pods_in.get(name, ()) if selector is None or selector.matches(pod.labels)
+    )
+
+
 def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pods: Sequence[Pod]) -> Selection:
     """Return what each tenant selects.
 
@@ -37,10 +55,7 @@ def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pod
     told.
     """
     index = NamespaceIndex(namespaces)
-    pods_in: dict[str, list[Pod]] = defaultdict(list)
-    for pod in pods:
-        if pod.addresses and not pod.host_network and not pod.finished:
-            pods_in[pod.namespace].append(pod)
+    pods_in = pods_by_namespace(pods)
     chosen: dict[str, tuple[str, ...]] = {}
     members: dict[str, tuple[Pod, ...]] = {}
     for tenant in tenants:
@@ -48,12 +63,7 @@ def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pod
             continue
         names = index.select(tenant.namespace_selector)
         chosen[tenant.name] = names
-        members[tenant.name] = tuple(
-            pod
-            for name in names
-            for pod in pods_in.get(name, ())
-            if tenant.pod_selector is None or tenant.pod_selector.matches(pod.labels)
-        )
+        members[tenant.name] = pods_of(names, tenant.pod_selector, pods_in)
     selected_twice = _keep_first(tenants, members)
     ranges, listed_twice = grant(tenants)
     return Selection(

@@ -181,7 +181,8 @@ class Judging:
         verdicts, refusals = judge(intent, gifts, claimed, routed)
         self._tallies.judged(refusals)
         fresh = [one for one in verdicts if not one.stands]
-        settled = await self._settle(intent, claimed, routed) and await self._assign(intent)
+        settled = await self._settle(intent, claimed, routed)
+        settled &= await self._assign(intent)
         written = await self._write(fresh, now_s)
         await self._tell(verdicts, refusals)
         if not (settled and written):

@@ -45,18 +45,8 @@ async def assign(server: Server, node: EgressNode, version: str) -> None:
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    document = {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "EgressNode",
-        "metadata": {"name": node.name, "resourceVersion": version},
-        "status": {"egressIPs": [_assignment(one) for one in node.assignments]},
-    }
-    body = Body(msgspec.json.encode(document), APPLY)
-    path, query = EGRESS_NODES.path(node.name, subresource="status"), {"fieldManager": WRITER, "force": "true"}
-    try:
-        await server.request("PATCH", path, query=query, body=body)
-    except (Conflict, Missing):
-        return
+    metadata = {"name": node.name, "resourceVersion": version}
+    await _say_of_node(server, metadata, {"egressIPs": [_assignment(one) for one in node.assignments]}, WRITER)
 
 
 def _assignment(one: Assignment) -> dict[str, Any]:
@@ -73,15 +63,20 @@ async def observe(server: Server, name: str, conditions: Iterable[Condition], no
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
+    status = {"conditions": [_condition(one, now_s) for one in conditions]}
+    await _say_of_node(server, {"name": name}, status, f"outgate-node-{name}")
+
+
+async def _say_of_node(server: Server, metadata: dict[str, str], status: dict[str, Any], writer: str) -> None:
+    """Apply one writer's part of an EgressNode's status; an object that is gone or another by now is left alone."""
     document = {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "EgressNode",
-        "metadata": {"name": name},
-        "status": {"conditions": [_condition(one, now_s) for one in conditions]},
+        "metadata": metadata,
+        "status": status,
     }
-    body = Body(msgspec.json.encode(document), APPLY)
-    path = EGRESS_NODES.path(name, subresource="status")
-    query = {"fieldManager": f"outgate-node-{name}", "force": "true"}
+    path = EGRESS_NODES.path(metadata["name"], subresource="status")
+    body, query = Body(msgspec.json.encode(document), APPLY), {"fieldManager": writer, "force": "true"}
     try:
         await server.request("PATCH", path, query=query, body=body)
     except (Conflict, Missing):
