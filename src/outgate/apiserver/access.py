@@ -101,6 +101,15 @@ def from_pod(environment: Mapping[str, str] = os.environ, secrets: Path = SERVIC
     )
 
 
+def accesses_of(kubeconfig: Path | None, contexts: Sequence[str]) -> list[Access]:
+    """Return how a role inside a cluster calls it: by a kubeconfig if one is named, else as a pod.
+
+    Raises:
+        IntentError: the kubeconfig does not say, or this is no pod.
+    """
+    return [from_pod()] if kubeconfig is None else from_contexts(kubeconfig, contexts)
+
+
 class _Kubeconfig:
     """A kubeconfig that is being read. Fields that it may hold beyond ours are other programs' business."""
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from outgate.apiserver.access import Access, from_contexts, from_pod
+from outgate.apiserver.access import Access, accesses_of
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import Server
 from outgate.control import logs
@@ -66,17 +66,6 @@ class ClusterOptions:
     probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
 
 
-def accesses_of(options: ClusterOptions) -> list[Access]:
-    """Return where the API server is.
-
-    Raises:
-        IntentError: the kubeconfig does not say, or this is no pod.
-    """
-    if options.kubeconfig is None:
-        return [from_pod()]
-    return from_contexts(options.kubeconfig, options.contexts)
-
-
 def serve(options: ClusterOptions) -> None:
     """Run one replica until SIGTERM or SIGINT.
 
@@ -84,7 +73,7 @@ def serve(options: ClusterOptions) -> None:
         IntentError: as `accesses_of`.
     """
     logs.configure()
-    accesses = accesses_of(options)
+    accesses = accesses_of(options.kubeconfig, options.contexts)
     asyncio.run(_serve(options, accesses))
 
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from outgate.apiserver.access import from_contexts, from_pod
+from outgate.apiserver.access import accesses_of
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import OpenServer, Server
 from outgate.control import logs
@@ -63,7 +63,7 @@ def serve(options: NodeOptions) -> None:
         IntentError: the kubeconfig does not say where the API server is, or this is no pod.
     """
     logs.configure()
-    accesses = [from_pod()] if options.kubeconfig is None else from_contexts(options.kubeconfig, options.contexts)
+    accesses = accesses_of(options.kubeconfig, options.contexts)
     asyncio.run(_serve(options, lambda: opened(accesses)))
 
 
