@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPORTS = Path("build/junit")
-NEEDS_ROOT = frozenset({"kernel", "gateway", "kube", "vm"})
+NEEDS_ROOT = frozenset({"kernel", "gateway", "ovn", "kube", "vm"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
