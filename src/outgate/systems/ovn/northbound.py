@@ -1,0 +1,269 @@
+"""The northbound database of a zone: read as values, split by ownership, and written in one transaction.
+
+What is ours bears our owner id in `external_ids`; whatever else stands there is never touched. A row is told again by
+its uuid, which the copy of the database knows, so that a drop or a change names exactly the row that was read.
+Source: ovn-nb(5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from types import MappingProxyType
+
+from outgate.model.errors import Refused
+from outgate.model.net import Prefix
+from outgate.model.ovn import OWNER, Action, LogicalRoute, OvnRow, Policy, SetMember, Snat
+from outgate.systems.ovn.replica import Replica, Row, Uuid
+from outgate.systems.ovn.wire import Database, Operation
+
+DATABASE = "OVN_Northbound"
+_ROUTER, _POLICY, _NAT = "Logical_Router", "Logical_Router_Policy", "NAT"
+_ROUTE, _SET, _GLOBAL = "Logical_Router_Static_Route", "Address_Set", "NB_Global"
+_COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        _GLOBAL: ("name",),
+        _ROUTER: ("name", "policies", "nat", "static_routes", "options"),
+        _POLICY: ("priority", "match", "action", "nexthop", "nexthops", "options", "external_ids"),
+        _NAT: ("type", "external_ip", "logical_ip", "logical_port", "external_ids"),
+        _ROUTE: ("ip_prefix", "nexthop", "policy", "output_port", "route_table"),
+        _SET: ("name", "addresses", "external_ids"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NorthboundReading:
+    """A zone's rows: `actual` are ours, `policies`, `snats`, `routes` and `sets` somebody else's.
+
+    `sets` are address sets by name; `odd` are rows that bear our id and could not be read, by uuid.
+    """
+
+    zone: str
+    actual: frozenset[OvnRow] = frozenset()
+    policies: frozenset[Policy] = frozenset()
+    snats: frozenset[Snat] = frozenset()
+    routes: frozenset[LogicalRoute] = frozenset()
+    sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Northbound:
+    """A connection to a zone's northbound database, with a copy of what egress traffic depends on."""
+
+    def __init__(self, target: str) -> None:
+        """Connect (`unix:PATH`, `tcp:HOST:PORT`) and read.
+
+        Raises:
+            Refused: that is no northbound database.
+            Unreachable: nobody answers there.
+        """
+        self._database = Database(target, DATABASE)
+        self._replica = Replica(self._database, _COLUMNS)
+
+    def fileno(self) -> int:
+        """Return what becomes readable when rows change."""
+        return self._database.fileno()
+
+    def catch_up(self) -> bool:
+        """Take in what has changed; return whether anything has.
+
+        Raises:
+            Unreachable: the connection is gone; open another.
+        """
+        return self._replica.catch_up()
+
+    def close(self) -> None:
+        """Close the connection; what was written stays."""
+        self._database.close()
+
+    def read(self) -> NorthboundReading:
+        """Return the rows as they are now."""
+        rows = self._replica.rows
+        policies, snats = frozenset(self._policies()), frozenset(self._snats())
+        ours: list[OvnRow] = [one for one in policies if one.owner]
+        ours += [one for one in snats if one.owner]
+        sets: dict[str, frozenset[str]] = {}
+        for row in rows[_SET].values():
+            if OWNER in row["external_ids"]:
+                ours += [SetMember(set=row["name"], member=ip_network(one)) for one in row["addresses"]]
+            else:
+                sets[row["name"]] = row["addresses"]
+        return NorthboundReading(
+            zone=next((one["name"] for one in rows[_GLOBAL].values()), ""),
+            actual=frozenset(ours),
+            policies=frozenset(one for one in policies if not one.owner),
+            snats=frozenset(one for one in snats if not one.owner),
+            routes=frozenset(self._routes()),
+            sets=MappingProxyType(sets),
+        )
+
+    def write(self, make: Iterable[OvnRow], drop: Iterable[OvnRow], *, change: str = "write egress policies") -> None:
+        """Make and drop rows of ours, in one transaction; a made row takes the place of ours in its slot.
+
+        Raises:
+            Refused: with the server's words, or because a router is not there; nothing was written.
+            Unreachable: the server does not answer; what it did last is known after reading anew.
+        """
+        operations = list(Writing(self._replica, make, drop).operations())
+        if operations:
+            self._database.transact(operations, change=change)
+            self.catch_up()
+
+    def _policies(self) -> Iterator[Policy]:
+        for name, row in self._of_routers("policies", _POLICY):
+            hops = row["nexthops"] or ({row["nexthop"]} - {None})
+            yield Policy(
+                router=name,
+                priority=row["priority"],
+                match=row["match"],
+                action=Action(row["action"]),
+                next_hops=tuple(sorted(map(ip_address, hops))),
+                packet_mark=int(row["options"].get("pkt_mark", "0")),
+                owner=row["external_ids"].get(OWNER, ""),
+            )
+
+    def _snats(self) -> Iterator[Snat]:
+        for name, row in self._of_routers("nat", _NAT):
+            if row["type"] == "snat":
+                yield Snat(
+                    router=name,
+                    inside=ip_network(row["logical_ip"]),
+                    outside=ip_address(row["external_ip"]),
+                    port=row["logical_port"] or "",
+                    owner=row["external_ids"].get(OWNER, ""),
+                )
+
+    def _routes(self) -> Iterator[LogicalRoute]:
+        for name, row in self._of_routers("static_routes", _ROUTE):
+            if not row["route_table"]:
+                yield LogicalRoute(
+                    router=name,
+                    prefix=ip_network(row["ip_prefix"]),
+                    next_hop=row["nexthop"],
+                    by_source=row["policy"] == "src-ip",
+                    port=row["output_port"] or "",
+                )
+
+    def _of_routers(self, column: str, table: str) -> Iterator[tuple[str, Row]]:
+        """Yield each row of a table that a router refers to, with the router's name."""
+        rows = self._replica.rows[table]
+        for router in self._replica.rows[_ROUTER].values():
+            for uuid in router[column]:
+                yield router["name"], rows[uuid]
+
+
+class Writing:
+    """The operations that turn what was read into what is wanted (RFC 7047, 5.2)."""
+
+    def __init__(self, replica: Replica, make: Iterable[OvnRow], drop: Iterable[OvnRow]) -> None:
+        self._rows = replica.rows
+        self._make, self._drop = list(make), list(drop)
+        self._routers = {row["name"]: uuid for uuid, row in self._rows[_ROUTER].items()}
+        self._columns: dict[tuple[str, str], tuple[list[object], list[object]]] = {}  # of routers: came, went
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield them: rows first, then what refers to them.
+
+        Raises:
+            Refused: a router is not there.
+        """
+        for row in self._make:
+            if not isinstance(row, SetMember) and row.router not in self._routers:
+                raise Refused(str(row), f"the zone has no router {row.router}")
+        yield from self._sets()
+        standing = self._standing()
+        for number, row in enumerate(self._make):
+            if not isinstance(row, SetMember):
+                yield self._put(row, standing.pop(row.slot, None), f"row{number}")
+        for row in self._drop:
+            uuid = standing.get(row.slot)
+            if uuid is not None and not isinstance(row, SetMember):
+                self._refer(row)[1].append(["uuid", uuid])
+        yield from self._references()
+
+    def _put(self, row: Policy | Snat, old: Uuid | None, name: str) -> Operation:
+        table, wire = (_POLICY, _policy(row)) if isinstance(row, Policy) else (_NAT, _snat(row))
+        if old is not None:
+            return {"op": "update", "table": table, "where": [["_uuid", "==", ["uuid", old]]], "row": wire}
+        self._refer(row)[0].append(["named-uuid", name])
+        return {"op": "insert", "table": table, "row": wire, "uuid-name": name}
+
+    def _refer(self, row: Policy | Snat) -> tuple[list[object], list[object]]:
+        column = "policies" if isinstance(row, Policy) else "nat"
+        return self._columns.setdefault((row.router, column), ([], []))
+
+    def _references(self) -> Iterator[Operation]:
+        """Yield one mutation for each router."""
+        for (router, column), (came, went) in self._columns.items():
+            mutations = [[column, verb, ["set", some]] for verb, some in (("insert", came), ("delete", went)) if some]
+            where = [["_uuid", "==", ["uuid", self._routers[router]]]]
+            yield {"op": "mutate", "table": _ROUTER, "where": where, "mutations": mutations}
+
+    def _standing(self) -> dict[object, Uuid]:
+        """Return the rows of ours that a change is about, by slot."""
+        found: dict[object, Uuid] = {}
+        routers = {row.router for row in (*self._make, *self._drop) if not isinstance(row, SetMember)}
+        for router, uuid in self._routers.items():
+            if router not in routers:
+                continue
+            for one in self._rows[_ROUTER][uuid]["policies"]:
+                row = self._rows[_POLICY][one]
+                if OWNER in row["external_ids"]:
+                    found["policy", router, row["priority"], row["match"]] = one
+            for one in self._rows[_ROUTER][uuid]["nat"]:
+                row = self._rows[_NAT][one]
+                if OWNER in row["external_ids"]:
+                    found["snat", router, ip_network(row["logical_ip"])] = one
+        return found
+
+    def _sets(self) -> Iterator[Operation]:
+        """Yield what brings address sets to their members; one that would be empty goes."""
+        came: dict[str, set[Prefix]] = {}
+        went: dict[str, set[Prefix]] = {}
+        for rows, target in ((self._make, came), (self._drop, went)):
+            for row in rows:
+                if isinstance(row, SetMember):
+                    target.setdefault(row.set, set()).add(row.member)
+        there = {row["name"]: uuid for uuid, row in self._rows[_SET].items() if OWNER in row["external_ids"]}
+        for name in sorted({*came, *went}):
+            inserted, deleted = (sorted(map(_shown, some.get(name, ()))) for some in (came, went))
+            where = [["_uuid", "==", ["uuid", there.get(name, "")]]]
+            if name not in there:
+                ids = ["map", [[OWNER, f"node:set:{name}"]]]
+                new = {"name": name, "addresses": ["set", inserted], "external_ids": ids}
+                yield {"op": "insert", "table": _SET, "row": new}
+                continue
+            if not self._rows[_SET][there[name]]["addresses"] - set(deleted) and not inserted:
+                yield {"op": "delete", "table": _SET, "where": where}
+                continue
+            mutations = [
+                ["addresses", verb, ["set", some]] for verb, some in (("insert", inserted), ("delete", deleted)) if some
+            ]
+            yield {"op": "mutate", "table": _SET, "where": where, "mutations": mutations}
+
+
+def _policy(policy: Policy) -> Row:
+    return {
+        "priority": policy.priority,
+        "match": policy.match,
+        "action": policy.action.value,
+        "nexthops": ["set", [str(one) for one in policy.next_hops]],
+        "options": ["map", [["pkt_mark", str(policy.packet_mark)]] if policy.packet_mark else []],
+        "external_ids": ["map", [[OWNER, policy.owner]]],
+    }
+
+
+def _snat(snat: Snat) -> Row:
+    return {
+        "type": "snat",
+        "logical_ip": _shown(snat.inside),
+        "external_ip": str(snat.outside),
+        "logical_port": ["set", [snat.port] if snat.port else []],
+        "external_ids": ["map", [[OWNER, snat.owner]]],
+    }
+
+
+def _shown(prefix: Prefix) -> str:
+    """Return a prefix as OVN-Kubernetes writes it: a single address without a length."""
+    return str(prefix.network_address) if prefix.prefixlen == prefix.max_prefixlen else str(prefix)
