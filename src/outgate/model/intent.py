@@ -350,15 +350,34 @@ class NodeSubnet:
     source: str  # "k8s.ovn.org/node-subnets" or "spec.podCIDRs"
 
 
+class GatewayMode(Enum):
+    """How a node's ordinary pods leave: by the host's stack, or by the gateway router and br-ex alone."""
+
+    LOCAL = "local"  # `routingViaHost: true`
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class HostCidr:
+    """An address of a node's host network and the network that it is in."""
+
+    address: Address
+    network: Prefix
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A cluster node: where its pods are and how to reach it."""
+    """A cluster node: where its pods are and how to reach it, and what OVN-Kubernetes has noted about its NICs."""
 
     name: str
     subnets: tuple[NodeSubnet, ...] = ()
     internal_ips: tuple[Address, ...] = ()
     ready: bool = True
-    primary: tuple[Prefix, ...] = ()  # the networks of its primary NIC, as OVN-Kubernetes has noted them
+    primary: tuple[Prefix, ...] = ()  # the networks of its primary NIC
+    mode: GatewayMode | None = None
+    next_hops: tuple[Address, ...] = ()  # of its gateway router's default routes
+    host_cidrs: tuple[HostCidr, ...] = ()  # on all NICs, the primary one too
+    assignable: bool = False  # it bears the label that lets it take egress IPs
     origin: Origin = field(default_factory=Origin, compare=False)
 
 

@@ -27,6 +27,7 @@ class NodeMeta(Struct, frozen=True, gc=False):
     """`metadata` of a node, with its annotations."""
 
     name: str
+    labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 

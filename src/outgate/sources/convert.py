@@ -6,9 +6,9 @@ Raises Wrong with the field path in front of what the text is: the caller knows 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
-from ipaddress import IPv4Address, IPv6Address, ip_interface
+from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import assert_never
 
@@ -18,12 +18,11 @@ from outgate.model import intent
 from outgate.model.intent import MADE_BY, LabelExpression, Labels, LabelSelector, NodeSubnet, Operator
 from outgate.model.net import Address, Prefix
 from outgate.model.why import Origin
-from outgate.sources import cluster, values
+from outgate.sources import cluster, ovn_node, values
 from outgate.sources.words import Wrong, quote
 
 NAME_LABEL = "kubernetes.io/metadata.name"  # set by every API server since 1.21
 NODE_SUBNETS = "k8s.ovn.org/node-subnets"
-PRIMARY = "k8s.ovn.org/node-primary-ifaddr"
 
 _NAME = re.compile(r"[a-z0-9][-a-z0-9.]{0,252}")
 _EVERYWHERE = LabelSelector(expressions=(LabelExpression(NAME_LABEL, Operator.EXISTS),))
@@ -151,7 +150,8 @@ class Converter:
                 for number, one in enumerate(status.addresses or ())
                 if one.type == "InternalIP"
             ),
-            primary=_primary(given.metadata.annotations or {}),
+            **ovn_node.noted(given.metadata.annotations or {}),
+            assignable=ovn_node.ASSIGNABLE in (given.metadata.labels or {}),
             ready=all(one.status == "True" for one in status.conditions or () if one.type == "Ready"),
             origin=Origin(file=self._file, line=line, column=column, kind="Node", name=name),
         )
@@ -272,17 +272,6 @@ def _prefix(text: str, path: str) -> Prefix:
         return values.parse_prefix(text)
     except Wrong as error:
         raise Misfit(path, f"{quote(text)} {error.text}") from None
-
-
-def _primary(annotations: Mapping[str, str]) -> tuple[Prefix, ...]:
-    """Return the networks of a node's primary NIC; an annotation that is missing or unreadable says of none, and is no
-    reason to lose the node.
-    """
-    try:
-        found = msgspec.json.decode(annotations.get(PRIMARY, "{}"), type=dict[str, str])
-        return tuple(ip_interface(found[family]).network for family in ("ipv4", "ipv6") if found.get(family))
-    except (msgspec.DecodeError, ValueError):
-        return ()
 
 
 def _is_bound(selector: cluster.Selector) -> bool:

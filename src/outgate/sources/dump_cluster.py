@@ -22,6 +22,7 @@ from outgate.model.intent import (
     NodeSubnet,
     Pod,
 )
+from outgate.sources import ovn_node
 from outgate.sources.convert import NODE_SUBNETS
 
 Manifest = dict[str, Any]
@@ -48,11 +49,16 @@ def _network(given: ClusterNetwork) -> Manifest:
 
 def _node(given: Node) -> Manifest:
     metadata: Manifest = {"name": given.name}
+    if given.assignable:
+        metadata["labels"] = {ovn_node.ASSIGNABLE: ""}
     spec: Manifest = {}
+    annotations = ovn_node.annotations_of(given)
     if any(subnet.source == NODE_SUBNETS for subnet in given.subnets):
-        metadata["annotations"] = {NODE_SUBNETS: _annotation(given.subnets)}
+        annotations[NODE_SUBNETS] = _annotation(given.subnets)
     elif given.subnets:
         spec["podCIDRs"] = [str(subnet.prefix) for subnet in given.subnets]
+    if annotations:
+        metadata["annotations"] = annotations
     status = {
         "addresses": [{"type": "InternalIP", "address": str(address)} for address in given.internal_ips],
         "conditions": [{"type": "Ready", "status": str(given.ready)}],

@@ -16,7 +16,8 @@ from outgate.sources.yaml_reader import MOST_YAML_BYTES
 
 _CLUSTER_OBJECTS = {
     "Node (v1)": "the annotation `k8s.ovn.org/node-subnets` (all networks, both families), else `spec.podCIDRs`, else"
-    " `spec.podCIDR`; the annotation `k8s.ovn.org/node-primary-ifaddr`; InternalIP addresses; the condition Ready",
+    " `spec.podCIDR`; the annotations `k8s.ovn.org/node-primary-ifaddr`, `k8s.ovn.org/l3-gateway-config` and"
+    " `k8s.ovn.org/host-cidrs`; the label `k8s.ovn.org/egress-assignable`; InternalIP addresses; the condition Ready",
     "Namespace (v1)": "labels; `kubernetes.io/metadata.name` is added where it is missing",
     "Pod (v1)": "`status.podIPs`, else `status.podIP`; `spec.nodeName`; `spec.hostNetwork`; `status.phase`; labels",
     "Network (config.openshift.io/v1)": "`clusterNetwork` and `serviceNetwork`, of status first, else of spec",

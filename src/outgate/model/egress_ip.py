@@ -1,0 +1,117 @@
+"""The words of EgressIP: what is asked of a packet from a pod with an egress IP, and the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from outgate.model.net import Address, Discard, LinkName, NextHop, Route, TableId
+from outgate.model.why import Because, Finding
+
+
+class Semantics(Enum):
+    """Whose rules decide the path."""
+
+    LEGACY = "legacy"  # what OVN-Kubernetes does today
+    AUTO = "auto"  # by gateway mode and interface, the host's routes honoured
+
+
+class Stance(Enum):
+    """How much of the data path outgate writes on a node."""
+
+    OBSERVE = "observe"  # nothing: it looks, compares and tells
+    ASSIST = "assist"  # OVN-Kubernetes' EgressIP stays on; only what that lacks is added
+    OWN = "own"  # its EgressIP feature is off; all is ours
+
+
+class SnatScope(Enum):
+    """By which links a packet may leave with an egress IP that is on the primary NIC."""
+
+    ANY = "any"  # by whatever link the host's routes say, as with openshift-sdn
+    HOSTING_LINK = "hosting-link"  # by the link that hosts it only; others are refused
+
+
+class Path(Enum):
+    """By which stack a packet leaves the egress node."""
+
+    GATEWAY_ROUTER = "gateway router"
+    HOST = "host"
+
+
+class Place(Enum):
+    """Where the source address is translated."""
+
+    GATEWAY_ROUTER = "the gateway router"
+    BRIDGE = "a flow of br-ex"
+    HOST = "the host's nftables"
+    NOWHERE = "nowhere"
+
+
+class PodNetwork(Enum):
+    """In what kind of network the pod is."""
+
+    DEFAULT = "default"
+    LAYER3 = "user-defined, layer 3"
+    LAYER2 = "user-defined, layer 2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicGateway:
+    """What a secondary NIC without a default route shall use as one: a router's address, or (None) the link itself."""
+
+    link: LinkName
+    router: Address | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How EgressIP shall be routed; what nobody has said."""
+
+    semantics: Semantics = Semantics.LEGACY
+    stance: Stance = Stance.ASSIST
+    honor_host_routes: bool = False  # in shared gateway mode, by the gateway router
+    snat_scope: SnatScope = SnatScope.ANY
+    gateways: tuple[NicGateway, ...] = ()
+
+
+DEFAULT_ROUTING = Routing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offload:
+    """Whether hardware may carry the flow, and why or why not. None: only in part."""
+
+    possible: bool | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What becomes of packets of one pod, by one egress IP on one node, to one destination.
+
+    `row` names the row of the decision tables in docs/egress-ip.md. `hops` are the next hops, more than one where a
+    flow takes one of several; a Discard ends the packet, none means that there is no route. `link` is the one that it
+    leaves by, None when it does not leave or when hops differ in that. `source` is what the world sees; None: nothing
+    is translated to an egress IP. `table` is the host's route table that was asked, `route` the winner there and `over`
+    those that lost.
+    """
+
+    row: str
+    node: str
+    path: Path
+    link: LinkName | None
+    hops: tuple[NextHop, ...]
+    source: Address | None
+    place: Place
+    offload: Offload
+    honours_host: bool
+    because: tuple[Because, ...]
+    table: TableId | None = None
+    route: Route | None = None
+    over: tuple[Route, ...] = ()
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the packet leaves the node at all."""
+        return bool(self.hops) and not any(isinstance(hop, Discard) for hop in self.hops)

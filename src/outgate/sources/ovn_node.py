@@ -1,0 +1,77 @@
+"""What OVN-Kubernetes notes about a node's NICs, in annotations whose values are JSON.
+
+One that is missing or unreadable says nothing, and is no reason to lose the node: other versions write other things.
+Source: go-controller/pkg/util/node_annotations.go of OVN-Kubernetes (2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_interface
+from typing import Any, TypeVar
+
+import msgspec
+
+from outgate.model.intent import GatewayMode, HostCidr, Node
+from outgate.model.net import Address, Prefix
+
+PRIMARY = "k8s.ovn.org/node-primary-ifaddr"
+GATEWAY = "k8s.ovn.org/l3-gateway-config"
+HOST_CIDRS = "k8s.ovn.org/host-cidrs"
+ASSIGNABLE = "k8s.ovn.org/egress-assignable"  # a label
+
+_MODES = {mode.value: mode for mode in GatewayMode}
+T = TypeVar("T")
+
+
+def noted(annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a Node that its annotations say: `primary`, `mode`, `next_hops` and `host_cidrs`."""
+    gateway: dict[str, Any] = _decoded(annotations.get(GATEWAY, "{}"), dict[str, dict[str, Any]], {}).get("default", {})
+    hops = gateway.get("next-hops", [gateway["next-hop"]] if gateway.get("next-hop") else [])
+    return {
+        "primary": _primary(_decoded(annotations.get(PRIMARY, "{}"), dict[str, str], {})),
+        "mode": _MODES.get(str(gateway.get("mode"))),
+        "next_hops": _next_hops(hops),
+        "host_cidrs": _host_cidrs(_decoded(annotations.get(HOST_CIDRS, "[]"), list[str], [])),
+    }
+
+
+def annotations_of(node: Node) -> dict[str, str]:
+    """Return the annotations that say the same of a node; what it does not say has none."""
+    gateway: dict[str, object] = {"mode": node.mode.value} if node.mode is not None else {}
+    gateway |= {"next-hops": [str(one) for one in node.next_hops]} if node.next_hops else {}
+    said = {
+        PRIMARY: {f"ipv{one.version}": str(one) for one in node.primary},
+        GATEWAY: {"default": gateway} if gateway else {},
+        HOST_CIDRS: [f"{one.address}/{one.network.prefixlen}" for one in node.host_cidrs],
+    }
+    return {name: msgspec.json.encode(value).decode() for name, value in said.items() if value}
+
+
+def _decoded(text: str, kind: type[T], otherwise: T) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, RecursionError):
+        return otherwise
+
+
+def _primary(found: Mapping[str, str]) -> tuple[Prefix, ...]:
+    try:
+        return tuple(ip_interface(found[family]).network for family in ("ipv4", "ipv6") if found.get(family))
+    except ValueError:
+        return ()
+
+
+def _next_hops(found: object) -> tuple[Address, ...]:
+    try:
+        return tuple(ip_address(str(one)) for one in found) if isinstance(found, list) else ()
+    except ValueError:
+        return ()
+
+
+def _host_cidrs(found: list[str]) -> tuple[HostCidr, ...]:
+    try:
+        interfaces = [ip_interface(one) for one in found]
+    except ValueError:
+        return ()
+    return tuple(HostCidr(one.ip, one.network) for one in interfaces)
