@@ -1,8 +1,8 @@
-"""Writes `gateway.json` from `gateway.nft`: what nft makes of the text, listed as JSON, as root.
+"""Writes `gateway.json` from `gateway.nft`, and `node.json` from `node.nft`: what nft makes of the texts, as root.
 
 The text is loaded in a network namespace that ends with this program, and listed with numbers instead of names, so that
 neither /etc/protocols nor /etc/iproute2/rt_marks of the machine that loads it has a say. Handles and counts are left
-out. With `--check` nothing is written, and the exit code is 1 if the file is old.
+out. With `--check` nothing is written, and the exit code is 1 if a file is old.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ def rendered(text: str) -> str:
 
 
 def main(*, check: bool) -> int:
-    """Write or check the file and return the exit code."""
-    target = FOLDER / "gateway.json"
-    text = rendered((FOLDER / "gateway.nft").read_text(encoding="utf-8"))
+    """Write or check the files and return the exit code."""
+    return max([_one(source, check=check) for source in sorted(FOLDER.glob("*.nft"))])
+
+
+def _one(source: Path, *, check: bool) -> int:
+    target = source.with_suffix(".json")
+    text = rendered(source.read_text(encoding="utf-8"))
     old = not target.exists() or target.read_text(encoding="utf-8") != text
     if old and not check:
         target.write_text(text, encoding="utf-8")

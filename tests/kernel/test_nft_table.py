@@ -19,7 +19,7 @@ from outgate.model.net import Address, Mark, Span
 from outgate.model.ruleset import Connections, Element, Limit, Quota, Table, Value
 from outgate.systems.nft import read, render, write
 from outgate.systems.nft.parse import Counts
-from outgate.systems.nft.table import SetType, digest, objects, set_types
+from outgate.systems.nft.table import GATEWAY, SetType, digest, objects, set_types
 from tools import render_ruleset
 
 MARK, OTHER = 0x00010000, 0x00020000
@@ -65,7 +65,7 @@ MISREAD = [
     "a\x00b",
     "\udc80",
 ]
-SET_NAMES = sorted(set_types())
+SET_NAMES = sorted(set_types(GATEWAY))
 
 
 @pytest.fixture

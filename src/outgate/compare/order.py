@@ -4,7 +4,8 @@ Making: the table with its guards first, then settings, then the policy rules be
 of a script that is being taken over would meet the rules before the table gives them a mark, and their replies a strict
 reverse-path filter before it looks at marks.) Then what only lets replies come back (addresses on uplinks, return
 routes), then the elements that identify and translate, then the links on which tenants' packets arrive, and forwarding
-last. Dropping: the links first, so that nothing arrives any more when its identity goes; the guards last.
+last. On a cluster node OVN hands packets to the host last of all. Dropping: the links first, so that nothing arrives
+any more when its identity goes; the guards last.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from outgate.model.net import LinkAddress, LinkSetting, Route, Rule, Setting, TenantLink
+from outgate.model.ovn import Policy, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Resource
 
@@ -36,6 +38,8 @@ def make_rank(resource: Resource) -> int:
             return 5
         case TenantLink():
             return 6
+        case Policy() | Snat() | SetMember():
+            return 9
         case _:
             assert_never(resource)
 

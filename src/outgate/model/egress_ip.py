@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from outgate.model.net import Address, Discard, LinkName, NextHop, Route, TableId
+from outgate.model.host_table import HostTables
+from outgate.model.intent import Assignment, Node
+from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
+from outgate.model.ovn import Policy
 from outgate.model.why import Because, Finding
 
 
@@ -75,6 +78,22 @@ class Routing:
 
 
 DEFAULT_ROUTING = Routing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSnapshot:
+    """All that a node's plan may know.
+
+    `inside` are destinations that never see an egress IP: the cluster's own networks and the addresses of its nodes.
+    `policies` are those of others in the node's zone.
+    """
+
+    node: Node
+    host: HostTables
+    assignments: tuple[Assignment, ...] = ()
+    inside: tuple[Prefix, ...] = ()
+    policies: frozenset[Policy] = frozenset()
+    routing: Routing = DEFAULT_ROUTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

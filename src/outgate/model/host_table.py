@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from outgate.model.net import Address, Link, LinkName, Prefix, Route, Rule, TableId
+from outgate.model.net import Address, Link, LinkName, Prefix, Route, Rule, Setting, TableId
 from outgate.model.why import Finding
 
 EGRESS_IP_PRIORITY = 6000  # of the rules that send a pod's packets to the table of its egress IP's NIC
@@ -14,11 +15,15 @@ FIRST_TABLE = 1000  # the table of a NIC is this and its ifindex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTables:
-    """A node's links, policy rules, and routes of all tables; a route of several next hops is several of these."""
+    """A node's links, policy rules, and routes of all tables; a route of several next hops is several of these.
+
+    `settings` are those of links that say whether packets are forwarded and answers taken.
+    """
 
     links: Mapping[LinkName, Link]
     routes: frozenset[Route]
     rules: frozenset[Rule]
+    settings: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

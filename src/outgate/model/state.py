@@ -22,10 +22,11 @@ from outgate.model.net import (
     Setting,
     TenantLink,
 )
+from outgate.model.ovn import OvnRow
 from outgate.model.ruleset import Element, Table
 from outgate.model.why import Because, Finding
 
-Resource: TypeAlias = TenantLink | LinkAddress | LinkSetting | Route | Rule | Element | Table
+Resource: TypeAlias = TenantLink | LinkAddress | LinkSetting | Route | Rule | Element | Table | OvnRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,12 +248,12 @@ class OvnLaboratory:
         node.programs.vsctl("--timeout=10", *_management_words(node), *ports)
         at = node.at
         node.ip(
-            f"link set {BRIDGE} up addrgenmode none",
+            f"link set {BRIDGE} up",  # with a link-local address: from it a forwarder asks for neighbours
             f"addr add {at.primary[0]}/24 dev {BRIDGE}",
             f"addr add {at.primary[1]}/64 dev {BRIDGE} nodad",
             f"route add default via {addresses.ROUTER[0]} dev {BRIDGE}",
             f"route add default via {addresses.ROUTER[1]} dev {BRIDGE}",
-            f"link set {MANAGEMENT_PORT} up addrgenmode none",
+            f"link set {MANAGEMENT_PORT} up",
             f"addr add {at.management[0]}/24 dev {MANAGEMENT_PORT}",
             f"addr add {at.management[1]}/64 dev {MANAGEMENT_PORT} nodad",
             *(
@@ -324,7 +324,7 @@ def _nic_lines(at: NodeAddresses) -> list[str]:
     return [
         "link set lo up",
         f"link set {_UPLINK} up addrgenmode none",
-        f"link set {SECONDARY_NIC} up addrgenmode none",
+        f"link set {SECONDARY_NIC} up",
         f"addr add {at.secondary[0]}/24 dev {SECONDARY_NIC}",
         f"addr add {at.secondary[1]}/64 dev {SECONDARY_NIC} nodad",
     ]

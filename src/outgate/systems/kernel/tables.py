@@ -42,4 +42,4 @@ def _read(socket: NetlinkSocket) -> HostTables:
             for payload in payloads(datagram):
                 found = parse(payload)
                 routes.update((found,) if isinstance(found, Route) else found)
-    return HostTables(links=facts.links, routes=frozenset(routes), rules=facts.rules)
+    return HostTables(links=facts.links, routes=frozenset(routes), rules=facts.rules, settings=facts.settings)

@@ -25,6 +25,7 @@ from outgate.model.net import (
     Rule,
     TenantLink,
 )
+from outgate.model.ovn import Policy, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Failure, Resource
 from outgate.systems.kernel import messages, nexthops, sysctl
@@ -123,7 +124,7 @@ def _put(outbox: Outbox, cache: Cache, resource: Resource, objects: Mapping[Next
             _put_route(outbox, cache, resource, objects)
         case Rule():
             outbox.put(resource, messages.new_rule(resource))
-        case TenantLink() | LinkAddress() | Element() | Table():
+        case TenantLink() | LinkAddress() | Element() | Table() | Policy() | Snat() | SetMember():
             raise TypeError(f"{resource} is not written here")
         case _:
             assert_never(resource)
@@ -197,7 +198,7 @@ def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
                 outbox.put(resource, messages.delete_rule(resource))
             case LinkSetting():
                 outbox.fail(resource, "a setting can not be absent: make the value it had before")
-            case TenantLink() | Element() | Table():
+            case TenantLink() | Element() | Table() | Policy() | Snat() | SetMember():
                 raise TypeError(f"{resource} is not written here")
             case _:
                 assert_never(resource)

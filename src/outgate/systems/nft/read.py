@@ -20,7 +20,7 @@ from outgate.model.ruleset import Element, Table
 from outgate.systems.netlink import NetlinkSocket, pack, walk
 from outgate.systems.nft import program, tally
 from outgate.systems.nft.parse import Counts, listing
-from outgate.systems.nft.table import FAMILY, NAME, digest
+from outgate.systems.nft.table import FAMILY, NAME
 from outgate.systems.nft.tally import NFT, OF_INET, PAYLOAD, TABLE
 
 NETLINK_NETFILTER = 12
@@ -112,7 +112,7 @@ def _reading(now: int, text: bytes, flags: int, trusted: Mapping[str, str]) -> R
     except msgspec.DecodeError as error:
         raise Unreachable(f"nft lists the table in a way that is no JSON of a ruleset: {error}") from error
     shown = f"{listed.digest} with flags {flags:#x}" if flags else listed.digest
-    meant = digest() if shown == digest() else trusted.get(shown, shown)
+    meant = trusted.get(shown, shown)
     return Reading(generation=now, table=Table(meant), elements=listed.elements, counts=listed.counts, listing=shown)
 
 

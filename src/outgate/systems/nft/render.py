@@ -15,7 +15,7 @@ import msgspec
 
 from outgate.model.net import OWN_MASK, TENANT_MASK, Address, Mark, Span
 from outgate.model.ruleset import Connections, Element, Limit, Part, Quota
-from outgate.systems.nft.table import FAMILY, NAME, PLACE, SetType, objects, set_types
+from outgate.systems.nft.table import FAMILY, GATEWAY, NAME, PLACE, SetType, objects, set_types
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 LINK_NAME_BYTES = 15  # IFNAMSIZ less the zero at the end
@@ -40,14 +40,14 @@ _VALUES: dict[str | None, type] = {
 Json = Any  # what msgspec makes a JSON value of
 
 
-def load(elements: Iterable[Element], used: Mapping[Mark, int] | None = None) -> bytes:
-    """Return the document that replaces the whole table, there or not, with these elements in it.
+def load(elements: Iterable[Element], used: Mapping[Mark, int] | None = None, of: str = GATEWAY) -> bytes:
+    """Return the document that replaces the whole table, there or not, by a gateway's or a node's with these elements.
 
     `used` says how many bytes of its quota a tenant (by mark) has used up already: a new table would begin at 0.
     """
     commands: list[Json] = [{"add": _TABLE}, {"delete": _TABLE}]
     last: list[Json] = []
-    for one in objects():
+    for one in objects(of):
         match one:
             case {"map": {"elem": list(constant), **empty}}:
                 commands.append({"add": {"map": empty}})

@@ -1,7 +1,8 @@
 """The constant part of the table `inet outgate`: its objects, the types of its sets, its digest.
 
-Source of all three is `gateway.json`, which tools/render_ruleset.py makes from `gateway.nft`. JSON as in
-libnftables-json(5).
+A machine has one of two such tables: an egress gateway's or a cluster node's. Source of all three is `gateway.json` or
+`node.json`, which tools/render_ruleset.py makes from the texts beside them. JSON as in libnftables-json(5). No set of
+one has the name of a set of the other.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 FAMILY, NAME = "inet", "outgate"
+GATEWAY, NODE = "gateway", "node"  # whose table
 PLACE = {"family": FAMILY, "table": NAME}
 ACCOUNTS = ("opened", "sent", "received")
 
@@ -42,17 +44,17 @@ class SetType:
 
 
 @cache
-def objects() -> tuple[Object, ...]:
+def objects(of: str = GATEWAY) -> tuple[Object, ...]:
     """Return the table's sets, maps, counters, chains and rules in the order in which they must be added."""
-    text = resources.files("outgate.systems.nft").joinpath("gateway.json").read_bytes()
+    text = resources.files("outgate.systems.nft").joinpath(f"{of}.json").read_bytes()
     return tuple(msgspec.json.decode(text, type=dict[str, list[Object]])["nftables"])
 
 
 @cache
-def set_types() -> dict[str, SetType]:
-    """Return the type of each set and map by its name."""
+def set_types(*of: str) -> dict[str, SetType]:
+    """Return the type of each set and map by its name, of the tables that are named or of both."""
     found: dict[str, SetType] = {}
-    for one in objects():
+    for one in (one for name in of or (GATEWAY, NODE) for one in objects(name)):
         properties = one.get("set") or one.get("map")
         if properties is not None and properties["name"] not in CONSTANT:
             fields = properties["type"]
@@ -66,9 +68,9 @@ def set_types() -> dict[str, SetType]:
 
 
 @cache
-def digest() -> str:
+def digest(of: str = GATEWAY) -> str:
     """Return the digest of the table that this program renders."""
-    return digest_of(objects())
+    return digest_of(objects(of))
 
 
 def digest_of(listed: Iterable[Object], strange: Iterable[object] = ()) -> str:

@@ -18,7 +18,7 @@ from outgate.model.ruleset import Element, Table
 from outgate.model.state import Failure
 from outgate.systems.nft import program, render
 from outgate.systems.nft.read import NO_TRUST, Reading, generation, read
-from outgate.systems.nft.table import digest
+from outgate.systems.nft.table import GATEWAY, digest
 
 QUESTIONS = (
     200  # to the kernel about one refused transaction, 10 to 40 ms each: some seconds, then the rest counts as bad
@@ -62,10 +62,11 @@ class _Step:
 _Document: TypeAlias = Callable[[Iterable[_Step]], bytes]
 
 
-def load(elements: Collection[Element], *, used: Mapping[Mark, int] = NOTHING_USED) -> Loaded:
-    """Replace the whole table, there or not, by this program's with these elements. Packets see the old one or the new.
+def load(elements: Collection[Element], *, used: Mapping[Mark, int] = NOTHING_USED, of: str = GATEWAY) -> Loaded:
+    """Replace the whole table, there or not, by a gateway's or a node's with these elements.
 
-    Counts begin at 0, and so does what a tenant has used of its quota, unless `used` says more (bytes).
+    Packets see the old one or the new. Counts begin at 0, and so does what a tenant has used of its quota, unless
+    `used` says more (bytes).
 
     Raises:
         NotReady: nft is not installed, or too old.
@@ -75,13 +76,13 @@ def load(elements: Collection[Element], *, used: Mapping[Mark, int] = NOTHING_US
     before = generation()
     steps = [_Step(element, None) for element in elements]
     failures = _write(
-        steps, lambda part: render.load(_made(part), used), f"load the table with {len(elements)} elements"
+        steps, lambda part: render.load(_made(part), used, of), f"load the table with {len(elements)} elements"
     )
     reading = read()
     alone = reading.generation == generation() == before + 1
-    if alone and reading.listing != digest():
-        learned = MappingProxyType({reading.listing: digest()})
-        return Loaded(failures=failures, reading=replace(reading, table=Table(digest())), learned=learned)
+    if alone and reading.listing != digest(of):
+        learned = MappingProxyType({reading.listing: digest(of)})
+        return Loaded(failures=failures, reading=replace(reading, table=Table(digest(of))), learned=learned)
     return Loaded(failures=failures, reading=reading, learned=NO_TRUST)
 
 

@@ -1,0 +1,132 @@
+"""A cluster node as one world: its routes and rules to look at, its table of nftables and its zone of OVN to write.
+
+The order of writing lets no packet leave untranslated: first the host learns to translate, then OVN hands it packets,
+in one transaction that also takes back what is not wanted any more; only then the host forgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from outgate.compare.changes import changes
+from outgate.model.errors import Refused
+from outgate.model.host_table import HostTables
+from outgate.model.net import Span
+from outgate.model.ovn import OvnRow, Policy, SetMember, Snat
+from outgate.model.ruleset import Element, Table
+from outgate.model.state import Changes, Desired, Failure, Outcome, Resource
+from outgate.model.why import Because
+from outgate.systems.kernel.tables import read_tables
+from outgate.systems.nft import read as nft
+from outgate.systems.nft import write as nft_write
+from outgate.systems.nft.table import NODE, digest, set_types
+from outgate.systems.ovn.northbound import Northbound, NorthboundReading
+
+_OURS = frozenset(set_types(NODE))
+
+
+def _no_boundary(_: str) -> None:
+    """Pass a place between two writes; tests stop there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReading:
+    """One look at a node: `actual` is ours, in nftables and OVN."""
+
+    host: HostTables
+    northbound: NorthboundReading
+    table: nft.Reading
+    actual: frozenset[Resource]
+
+
+class NodeMachine:
+    """This node, in the network namespace of the calling thread, and the northbound database of its zone."""
+
+    def __init__(self, northbound: Northbound) -> None:
+        self._northbound = northbound
+        self._table: nft.Reading | None = None
+        self._trusted: dict[str, str] = {}
+        self.boundary: Callable[[str], None] = _no_boundary
+
+    @property
+    def digest(self) -> str:
+        """The digest of the nftables table that this program renders for a node."""
+        return digest(NODE)
+
+    def read(self) -> NodeReading:
+        """Return a complete reading.
+
+        Raises:
+            NotReady: routes kept changing while they were read, or nft is missing.
+            Refused: nftables can not be read.
+            Unreachable: netlink, nft or the database does not answer.
+        """
+        self._northbound.catch_up()
+        northbound = self._northbound.read()
+        self._table = table = nft.read(self._table, trusted=self._trusted)
+        in_table: set[Resource] = {one for one in table.elements if one.set in _OURS}
+        in_table |= {table.table} if table.table is not None else set()
+        return NodeReading(
+            host=read_tables(), northbound=northbound, table=table, actual=frozenset(in_table | northbound.actual)
+        )
+
+    def settle(self, desired: Desired, reading: NodeReading) -> Outcome:
+        """Write what differs from what was read, and read again.
+
+        Raises:
+            NotReady, Refused, Unreachable: as `read` and `write`.
+        """
+        planned = changes(desired.wants, reading.actual)
+        if not planned:
+            return Outcome()
+        failures = self.write(planned, desired.wants, reading)
+        left = changes(desired.wants, self.read().actual)
+        return Outcome(changes=planned, failures=failures, left=left)
+
+    def write(self, planned: Changes, wants: Mapping[Resource, Because], reading: NodeReading) -> tuple[Failure, ...]:
+        """Write changes in the order that lets nothing leave untranslated; return what was refused."""
+        made, dropped = _elements(planned.make), _elements(planned.drop)
+        in_the_way = [one for one in dropped if one.set in {each.set for each in made} and _is_range(one)]
+        failures: list[Failure] = []
+        is_new = any(isinstance(one, Table) for one in planned.make)
+        if is_new:
+            loaded = nft_write.load(_elements(wants), of=NODE)
+            self._trusted.update(loaded.learned)
+            failures += loaded.failures
+            self.boundary("table loaded")
+        elif made:
+            failures += nft_write.write(made, in_the_way, actual=reading.table.elements)
+            self.boundary("elements made")
+        failures += self._write_rows(_rows(planned.make), _rows(planned.drop)) if not failures else []
+        late = [one for one in dropped if one not in in_the_way]
+        if any(isinstance(one, Table) for one in planned.drop) and not is_new:
+            nft_write.remove()
+            self.boundary("table removed")
+        elif late and not is_new:
+            failures += nft_write.write((), late, actual=reading.table.elements)
+            self.boundary("elements dropped")
+        return tuple(failures)
+
+    def _write_rows(self, make: list[OvnRow], drop: list[OvnRow]) -> list[Failure]:
+        """Write rows in one transaction; a refusal is that of each of them."""
+        if not make and not drop:
+            return []
+        try:
+            self._northbound.write(make, drop)
+        except Refused as refused:
+            return [Failure(one, refused.words) for one in (*make, *drop)]
+        self.boundary("rows written")
+        return []
+
+
+def _is_range(element: Element) -> bool:
+    return any(isinstance(part, Span) for part in element.key)
+
+
+def _elements(resources: Iterable[Resource]) -> tuple[Element, ...]:
+    return tuple(one for one in resources if isinstance(one, Element))
+
+
+def _rows(resources: Iterable[Resource]) -> list[OvnRow]:
+    return [one for one in resources if isinstance(one, Policy | Snat | SetMember)]

@@ -1,0 +1,91 @@
+"""What the stories of a laboratory with OVN share: its nodes as outgate knows them, and a node's machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from ipaddress import ip_network
+
+from outgate.lab.ovn import addresses
+from outgate.lab.ovn.addresses import CLUSTER, PRIMARY, SECONDARY, SERVICES, Pair
+from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnNode, OvnPod
+from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics
+from outgate.model.intent import AssignedPod, Assignment, GatewayMode, HostCidr, Node, NodeSubnet
+from outgate.model.net import Prefix
+from outgate.model.state import Desired, Outcome
+from outgate.plan.assist import plan_node
+from outgate.roles.node_machine import NodeMachine
+from outgate.systems.ovn.northbound import Northbound
+
+AUTO = Routing(semantics=Semantics.AUTO)
+
+
+def node_of(node: OvnNode, *, local: bool) -> Node:
+    """The node as OVN-Kubernetes would have annotated it."""
+    primary = [HostCidr(node.at.primary[family], PRIMARY[family]) for family in (0, 1)]
+    secondary = [HostCidr(node.at.secondary[family], SECONDARY[family]) for family in (0, 1)]
+    return Node(
+        name=node.name,
+        subnets=tuple(NodeSubnet("default", subnet, "k8s.ovn.org/node-subnets") for subnet in node.at.subnets),
+        primary=PRIMARY,
+        mode=GatewayMode.LOCAL if local else GatewayMode.SHARED,
+        next_hops=addresses.ROUTER,
+        host_cidrs=(*primary, *secondary),
+        assignable=True,
+    )
+
+
+def inside_of(lab: OvnLaboratory) -> tuple[Prefix, ...]:
+    """The destinations that never see an egress IP."""
+    nodes = [ip_network(one) for node in lab.nodes.values() for one in (*node.at.primary, *node.at.secondary)]
+    return (*CLUSTER, *SERVICES, *nodes)
+
+
+def assignments_of(pair: Pair, pods: tuple[OvnPod, ...]) -> tuple[Assignment, ...]:
+    """An EgressIP with an address of each family, as the cluster role tells a node of it."""
+    return tuple(
+        Assignment(
+            egress_ip="prod",
+            address=pair[number],
+            pods=tuple(
+                AssignedPod(namespace=NAMESPACE, name=pod.name, addresses=(pod.addresses[number],)) for pod in pods
+            ),
+        )
+        for number in (0, 1)
+    )
+
+
+class NodeRole:
+    """outgate on one node of the laboratory, a round at a time."""
+
+    def __init__(self, lab: OvnLaboratory, name: str, machine: NodeMachine) -> None:
+        self.lab, self.node, self.machine = lab, lab.node(name), machine
+
+    def plan(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Desired:
+        """Read and plan; write nothing."""
+        with self.node.net.inside():
+            reading = self.machine.read()
+        snapshot = NodeSnapshot(
+            node=node_of(self.node, local=local),
+            host=reading.host,
+            policies=reading.northbound.policies,
+            assignments=assignments,
+            inside=inside_of(self.lab),
+            routing=routing,
+        )
+        return plan_node(snapshot, self.machine.digest)
+
+    def round(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Outcome:
+        """Read, plan, write and verify; the switches hold what was written when this returns."""
+        desired = self.plan(assignments, routing, local=local)
+        with self.node.net.inside():
+            outcome = self.machine.settle(desired, self.machine.read())
+        self.lab.settle()
+        return outcome
+
+
+@contextlib.contextmanager
+def role_on(lab: OvnLaboratory, name: str) -> Iterator[NodeRole]:
+    """outgate on a node, connected to the node's zone."""
+    with contextlib.closing(Northbound(f"unix:{lab.node(name).programs.northbound}")) as northbound:
+        yield NodeRole(lab, name, NodeMachine(northbound))
