@@ -10,8 +10,9 @@ from outgate.lab.ovn import addresses
 from outgate.lab.ovn.addresses import CLUSTER, PRIMARY, SECONDARY, SERVICES, Pair
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnNode, OvnPod
 from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics
-from outgate.model.intent import AssignedPod, Assignment, GatewayMode, HostCidr, Node, NodeSubnet
+from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
 from outgate.model.net import Prefix
+from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.state import Desired, Outcome
 from outgate.plan.assist import plan_node
 from outgate.roles.node_machine import NodeMachine

@@ -23,8 +23,9 @@ from outgate.model.egress_ip import (
     SnatScope,
 )
 from outgate.model.host_table import HostTables
-from outgate.model.intent import GatewayMode, Node
+from outgate.model.intent import Node
 from outgate.model.net import MAIN, Address, Discard, Link, LinkName, NextHop, OnLink, Route, Rule, TableId, Via
+from outgate.model.nics import GatewayMode
 from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, copied, decide, mirrored
 
 ETH1 = LinkName("eth1")

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from outgate.model.net import Address, LinkName, Prefix, Span
+from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.why import Finding, Origin
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]  # sorted by key
@@ -348,21 +349,6 @@ class NodeSubnet:
     network: str
     prefix: Prefix
     source: str  # "k8s.ovn.org/node-subnets" or "spec.podCIDRs"
-
-
-class GatewayMode(Enum):
-    """How a node's ordinary pods leave: by the host's stack, or by the gateway router and br-ex alone."""
-
-    LOCAL = "local"  # `routingViaHost: true`
-    SHARED = "shared"
-
-
-@dataclass(frozen=True, slots=True)
-class HostCidr:
-    """An address of a node's host network and the network that it is in."""
-
-    address: Address
-    network: Prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

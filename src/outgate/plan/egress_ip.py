@@ -24,8 +24,9 @@ from outgate.model.egress_ip import (
     SnatScope,
 )
 from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, HostTables
-from outgate.model.intent import GatewayMode, Node
+from outgate.model.intent import Node
 from outgate.model.net import MAIN, Address, Discard, LinkName, NextHop, OnLink, Prefix, Route, Rule, TableId, Via
+from outgate.model.nics import GatewayMode
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.fib import Fib, Found, Table
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from outgate.model.intent import GatewayMode, HostCidr, Node
+from outgate.model.intent import Node
 from outgate.model.net import Address, Prefix
+from outgate.model.nics import GatewayMode, HostCidr
 
 PRIMARY = "k8s.ovn.org/node-primary-ifaddr"
 GATEWAY = "k8s.ovn.org/l3-gateway-config"
