@@ -6,13 +6,17 @@ the partner 203.0.113.20 (2001:db8:113::20), by the other router of the primary 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
+from outgate.lab.agent import Held
+from outgate.lab.outside import Server
 from outgate.lab.ovn.addresses import (
     BRIDGE,
     CLUSTER,
+    CLUSTER_ROUTER,
     OTHER_ROUTER,
     OUTSIDE,
     PARTNER,
@@ -22,10 +26,12 @@ from outgate.lab.ovn.addresses import (
 )
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
+from outgate.lab.waiting import eventually
 from outgate.model.egress_ip import Routing
-from tests.ovn.cluster import assignments_of, role_on
+from tests.ovn.cluster import AUTO, assignments_of, role_on
 
 FAMILIES = (0, 1)
+HONOURED = replace(AUTO, honor_host_routes=True)
 
 
 def by_other_router(lab: OvnLaboratory) -> None:
@@ -104,3 +110,114 @@ def test_legacy_writes_nothing(local: OvnLaboratory) -> None:
 
     assert chosen(local)[0].agent.fetch(PARTNER[0], timeout_s=5).source == PRIMARY_EGRESS[0]
     assert set(local.by_other.seen()) == set()
+
+
+def test_a_route_that_discards_is_honoured_and_one_that_goes_is_forgotten(local: OvnLaboratory) -> None:
+    pod, wanted = chosen(local)[0], assignments_of(PRIMARY_EGRESS, chosen(local))
+    with role_on(local, "n1") as role:
+        local.node("n1").ip(*(f"route add blackhole {one}" for one in PARTNER))
+        role.round(wanted)
+        assert [pod.agent.fetch(one, timeout_s=1).source for one in PARTNER] == [None, None]
+        assert [pod.agent.fetch(one, timeout_s=5).source for one in OUTSIDE] == [*PRIMARY_EGRESS]
+
+        local.node("n1").ip(*(f"route del blackhole {one}" for one in PARTNER))
+        role.round(wanted)
+
+        assert [pod.agent.fetch(one, timeout_s=5).source for one in PARTNER] == [*PRIMARY_EGRESS]
+        assert set(local.by_default.seen()) == set(PRIMARY_EGRESS)
+
+
+def test_pods_without_an_egress_ip_go_as_before(local: OvnLaboratory) -> None:
+    by_other_router(local)
+    ordinary = (local.node("n1").pods[1], local.node("n2").pods[1])
+
+    def ways() -> list[object]:
+        return [
+            (pod.name, pair[family], pod.agent.fetch(pair[family], timeout_s=5).source)
+            for pod, pair, family in product(ordinary, (OUTSIDE, PARTNER), FAMILIES)
+        ]
+
+    before = ways()
+    with role_on(local, "n1") as role:
+        role.round(assignments_of(PRIMARY_EGRESS, chosen(local)))
+
+        assert ways() == before
+
+
+def test_a_live_flow_survives_the_change_to_the_hosts_routes_and_back(local: OvnLaboratory) -> None:
+    by_other_router(local)
+    wanted = assignments_of(PRIMARY_EGRESS, chosen(local))
+    flows = [pod.agent.hold(PARTNER[family]) for pod, family in product(chosen(local), FAMILIES)]
+    with role_on(local, "n1") as role:
+        for routing in (AUTO, Routing(), AUTO):
+            role.round(wanted, routing)
+            for flow in flows:
+                goes_on(flow)
+
+    for flow in flows:
+        ended = flow.stop()
+        assert (ended.alive, set(ended.sources) <= set(PRIMARY_EGRESS)) == (True, True)
+    for counter in (local.by_default, local.by_other):
+        assert set(counter.seen()) <= set(PRIMARY_EGRESS)
+
+
+def goes_on(flow: Held) -> None:
+    before = flow.look().answered
+    eventually(lambda: flow.look().answered > before + 3, "the flow goes on")
+
+
+@pytest.mark.parametrize("gone", ["pod_snat4", "served4", "policy"])
+def test_whatever_is_taken_away_nothing_leaves_with_another_address(local: OvnLaboratory, gone: str) -> None:
+    by_other_router(local)
+    near, far = chosen(local)
+    wanted = assignments_of(PRIMARY_EGRESS, (near, far))
+    with role_on(local, "n1") as role:
+        role.round(wanted)
+        if gone == "policy":
+            role.node.programs.nbctl("lr-policy-del", CLUSTER_ROUTER, "103")
+            local.settle()
+        else:
+            role.node.net.run(("nft", "flush", "set" if gone == "served4" else "map", "inet", "outgate", gone))
+
+        for pod in (near, far):
+            pod.agent.fetch(PARTNER[0], timeout_s=1)
+
+        assert set(local.by_other.seen()) | set(local.by_default.seen()) <= set(PRIMARY_EGRESS)
+        assert role.round(wanted).converged
+        local.by_other.reset()
+        assert far.agent.fetch(PARTNER[0], timeout_s=5).source == PRIMARY_EGRESS[0]
+        assert set(local.by_other.seen()) == {PRIMARY_EGRESS[0]}
+
+
+def test_nobody_outside_reaches_the_host_by_an_egress_ip(local: OvnLaboratory) -> None:
+    by_other_router(local)
+    with role_on(local, "n1") as role, Server(local.node("n1").net) as host:
+        host.wait_until_ready()
+        node = local.node("n1").at.primary
+        assert [local.outsider.fetch(one, timeout_s=5).error for one in node] == [None, None]
+
+        role.round(assignments_of(PRIMARY_EGRESS, chosen(local)))
+
+        assert [local.outsider.fetch(one, timeout_s=1).source for one in PRIMARY_EGRESS] == [None, None]
+        assert [local.outsider.fetch(one, timeout_s=5).error for one in node] == [None, None]
+
+
+def test_in_shared_mode_the_gateway_router_honours_host_routes_for_pods_with_an_egress_ip_alone(
+    lab: OvnLaboratory,
+) -> None:
+    Today(lab).assign_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=chosen(lab)))
+    by_other_router(lab)
+    ordinary = lab.node("n1").pods[1]
+    with role_on(lab, "n1") as role:
+        wanted = assignments_of(PRIMARY_EGRESS, chosen(lab))
+        assert not role.round(wanted, AUTO, local=False).changes
+
+        assert role.round(wanted, HONOURED, local=False).converged
+
+        for pod, family in product(chosen(lab), FAMILIES):
+            assert pod.agent.fetch(PARTNER[family], timeout_s=5).source == PRIMARY_EGRESS[family]
+        assert set(lab.by_other.seen()) == set(PRIMARY_EGRESS)
+        assert [ordinary.agent.fetch(one, timeout_s=5).source for one in PARTNER] == [*lab.node("n1").at.primary]
+        assert set(lab.by_other.seen()) == set(PRIMARY_EGRESS)
+        assert "outgate" not in lab.node("n1").net.run(("nft", "list", "tables")).stdout
+        assert not role.round(wanted, HONOURED, local=False).changes
