@@ -21,6 +21,7 @@ from outgate.model.egress_ip import (
     Routing,
     Semantics,
     SnatScope,
+    Stance,
 )
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Node
@@ -36,7 +37,8 @@ ANYWHERE, STATIC, BY_ETH1, HOLE = (ip_address(f"203.0.113.{last}") for last in (
 PRIMARY, SECONDARY = ip_address("192.168.99.150"), ip_address("192.168.55.150")
 HERE, THERE = ip_address("10.128.0.5"), ip_address("10.128.1.5")
 
-LEGACY, AUTO = Routing(), Routing(semantics=Semantics.AUTO)
+LEGACY, ASSISTED = Routing(), Routing(semantics=Semantics.AUTO)
+AUTO = replace(ASSISTED, stance=Stance.OWN)
 HONOURED = replace(AUTO, honor_host_routes=True)
 SHARED, LOCAL = GatewayMode.SHARED, GatewayMode.LOCAL
 
@@ -148,6 +150,13 @@ def test_in_local_mode_a_primary_egress_ip_follows_the_hosts_routes(
     assert (decision.path, decision.place, decision.source) == (Path.HOST, Place.HOST, PRIMARY)
     assert decision.honours_host
     assert decision.findings == ()
+
+
+def test_what_the_gateway_router_does_the_same_stays_with_it_where_ovn_kubernetes_keeps_its_feature() -> None:
+    same, other = ask(LOCAL, PRIMARY, ANYWHERE, ASSISTED), ask(LOCAL, PRIMARY, STATIC, ASSISTED)
+
+    assert (same.row, same.path, same.hops, same.findings) == ("R1", Path.GATEWAY_ROUTER, (DEFAULT,), ())
+    assert (other.row, other.path, other.hops) == ("R1", Path.HOST, (OTHER,))
 
 
 def test_metrics_decide_and_several_next_hops_stay_several() -> None:

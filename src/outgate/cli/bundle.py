@@ -13,6 +13,7 @@ from outgate.cli.show import CHANGES, FINE
 from outgate.roles.options import GatewayOptions
 
 if TYPE_CHECKING:
+    from outgate.model.intent import Intent
     from outgate.roles.sight import Sight
     from outgate.sources.bundle import Bundle
 
@@ -58,11 +59,11 @@ def contents(taken: Bundle) -> list[str]:
     return [*lines, *(f"missing: {part}: {why}" for part, why in sorted(taken.about.missing.items()))]
 
 
-def sight(options: GatewayOptions) -> Sight:
+def sight(options: GatewayOptions, intent: Intent | None = None) -> Sight:
     """Return what is to be looked at: this machine, or what the options' bundle holds, which is told on stderr."""
     from outgate.roles.sight import sight_of
 
-    seen = sight_of(options)
+    seen = sight_of(options, intent)
     if options.bundle is not None and seen.bundle is not None:
         note(options.bundle, seen.bundle)
     return seen

@@ -1,13 +1,23 @@
-"""`outgate explain` and `outgate trace`: where a packet goes and why, by the plan and by what the kernel holds."""
+"""`outgate explain` and `outgate trace`: where a packet goes and why, by the plan and by what the kernel holds.
+
+Where there is an EgressGateway, its tenants are meant; in a cluster without one, its EgressIPs.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from outgate.cli.bundle import sight
+from outgate.cli.egressip import Routed, routing_options
 from outgate.cli.gateway import sight_options
 from outgate.cli.show import CHANGES, FAILED, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
+
+if TYPE_CHECKING:
+    from outgate.model.intent import Intent
+    from outgate.trace.question import Question
 
 _EXITS = {"fine": FINE, "degraded": CHANGES, "unknown": FAILED}
 
@@ -18,23 +28,50 @@ _EXITS = {"fine": FINE, "degraded": CHANGES, "unknown": FAILED}
     "--to", default="", metavar="IP[:PORT][/PROTO]", help="Where it wants to go; without it, anywhere outside."
 )
 @click.option("--by", default="", metavar="NEXT-HOP", help="Take this next hop for granted.")
+@routing_options
 @format_option
 @sight_options
-def explain(options: GatewayOptions, subject: str, to: str, by: str, output: str) -> int:
+def explain(options: GatewayOptions, routed: Routed, output: str, **asked: str) -> int:
     """Say where a pod's packets go, and why: the decision first, then each step with its reason.
 
-    NAMESPACE/POD may also be a bare source address. Exit 0 when its packets leave as wanted, 1 when not, 2 when nobody
-    knows the pod.
+    NAMESPACE/POD may also be a bare source address. Where there is no EgressGateway, the answer is about EgressIPs;
+    what `outgate node snapshot` wrote on the nodes makes it complete. Exit 0 when its packets leave as wanted, 1 when
+    not, 2 when nobody knows the pod.
     """
     from outgate.report.explanation import explanation_document, explanation_text
     from outgate.trace.explain import explain as why
     from outgate.trace.question import parse_question
 
-    question = parse_question(subject, to, by)
-    seen = sight(options)
+    question = parse_question(**asked)
+    intent = _intent(options)
+    if intent is not None and (routed.nodes is not None or not intent.gateways):
+        return _by_egress_ip(options, routed, intent, question, output)
+    seen = sight(options, intent)
     explanation = why(seen.snapshot, seen.desired, question, seen.actual)
     show(output, lambda: explanation_document(explanation), lambda: explanation_text(explanation, style()))
     return _EXITS[explanation.standing.name.lower()]
+
+
+def _intent(options: GatewayOptions) -> Intent | None:
+    """Return what is asked for of this machine or cluster; None where a bundle tells."""
+    if options.bundle is not None:
+        return None
+    from outgate.roles.gateway import read_intent
+
+    return read_intent(options)
+
+
+def _by_egress_ip(options: GatewayOptions, routed: Routed, intent: Intent, question: Question, output: str) -> int:
+    from outgate.plan.egress_explain import explain_pod
+    from outgate.report.egress_ip import egress_document, egress_text
+    from outgate.roles.egress_view import ViewOptions, view_of
+
+    if question.to is None:
+        raise click.UsageError("say where it wants to go, with --to: the route of an egress IP hangs on that")
+    view = view_of(ViewOptions(objects=options, nodes=routed.nodes, routing=routed.routing), intent)
+    found = explain_pod(view, str(question.subject), question.to.address)
+    show(output, lambda: egress_document(found), lambda: egress_text(found, style()))
+    return FAILED if not found.known else FINE if found.is_well else CHANGES
 
 
 @click.command()

@@ -32,6 +32,30 @@ def run(**words: Any) -> None:
 
 
 @node.command()
+@click.option("--name", required=True, envvar="NODE_NAME", help="The Node that this machine is.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    metavar="FILE",
+    help="Where to write it; by default to standard output.",
+)
+def snapshot(name: str, output: Path | None) -> None:
+    """Write this node's links, routes, rules and settings as one file, for `outgate explain --nodes` elsewhere.
+
+    Run it in the node's network namespace, as a user without rights. Nothing is changed.
+    """
+    from outgate.roles.egress_view import host_snapshot
+
+    content = host_snapshot(name)
+    if output is None:
+        click.echo(content)
+    else:
+        output.write_bytes(content)
+
+
+@node.command()
 @click.option(
     "--to", "destination", metavar="IP", default="", help="Also say which route takes packets to this address."
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from outgate.model.host_table import HostTables
-from outgate.model.intent import Assignment, Node
+from outgate.model.intent import Assignment, Intent, Node
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
 from outgate.model.ovn import Policy
 from outgate.model.why import Because, Finding
@@ -134,3 +135,78 @@ class Decision:
     def leaves(self) -> bool:
         """Whether the packet leaves the node at all."""
         return bool(self.hops) and not any(isinstance(hop, Discard) for hop in self.hops)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """What questions about EgressIP are answered from: the cluster's objects, and the hosts of nodes that are known."""
+
+    intent: Intent
+    hosts: Mapping[str, HostTables]
+    routing: Routing = DEFAULT_ROUTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A node that might take an egress IP, and why it can not; an empty reason: it can. `network` is the one that
+    holds the address there.
+    """
+
+    node: str
+    reason: str
+    network: Prefix | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressAnswer:
+    """What happens to packets of one pod address by one egress IP.
+
+    `today` is the decision under `legacy`, given where that is another. `reply` says how answers come back, `mtu` which
+    sizes lie on the way.
+    """
+
+    pod_address: Address
+    egress_ip: str
+    address: Address
+    decision: Decision
+    today: Decision | None
+    reply: str
+    mtu: str
+    others: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressExplanation:
+    """Where a pod's packets to a destination go. `headline` is the decision in a line; `is_well`: nothing is amiss."""
+
+    subject: str
+    destination: Address
+    headline: str
+    is_well: bool
+    known: bool = True
+    answers: tuple[EgressAnswer, ...] = ()
+    standby: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRow:
+    """One EgressIP in a list: its addresses with their nodes (empty: none), and how many pods it serves."""
+
+    name: str
+    addresses: tuple[tuple[Address, str], ...]
+    pods: int
+    namespaces: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressReason:
+    """One address of an EgressIP: the node that has it (empty: none), what is amiss, and each node's fitness."""
+
+    egress_ip: str
+    address: Address
+    node: str
+    finding: Finding | None
+    candidates: tuple[Candidate, ...]

@@ -53,3 +53,12 @@ class EgressTable:
     routes: tuple[Route, ...]
     findings: tuple[Finding, ...]
     compared: Compared | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSnapshot:
+    """One node's host at one moment (wall clock, seconds), to be asked about elsewhere."""
+
+    node: str
+    taken_s: float
+    host: HostTables

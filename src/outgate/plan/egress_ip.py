@@ -22,6 +22,7 @@ from outgate.model.egress_ip import (
     Routing,
     Semantics,
     SnatScope,
+    Stance,
 )
 from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, HostTables
 from outgate.model.intent import Node
@@ -234,6 +235,13 @@ def _ignored(found: Found, facts: EgressNodeFacts, routing: Routing | None) -> F
 def _by_main(asked: Asked, facts: EgressNodeFacts, routing: Routing) -> Decision:
     """Decide for a primary egress IP in local gateway mode under `auto`: the host's rules and main table decide."""
     found = facts.fib.find(asked.pod, asked.destination, incoming=MANAGEMENT_PORT)
+    row = "R1" if asked.pod_is_here else "R2"
+    if routing.stance is not Stance.OWN and not _is_ignored(found, _router_hops(asked, facts)):
+        same = Because(
+            "assist", "the host would do the same as the gateway router, which therefore keeps these packets"
+        )
+        kept = _by_gateway_router(asked, facts, row, replace(routing, honor_host_routes=False))
+        return replace(kept, because=(*kept.because, same), findings=tuple(_unsure(found, facts)))
     why = [_because_of_mode(facts, "auto", "hands packets to the host, whose routes decide")]
     hops = _hops_of(found)
     links = {_link_of(leg) for leg in found.legs} - {None}
@@ -251,7 +259,7 @@ def _by_main(asked: Asked, facts: EgressNodeFacts, routing: Routing) -> Decision
     if found.route is not None:
         why.append(Because("fib", f"{found.route} wins in table {_named(found.rule)}"))
     return Decision(
-        row="R1" if asked.pod_is_here else "R2",
+        row=row,
         node=facts.node.name,
         path=Path.HOST,
         link=link if not any(isinstance(hop, Discard) for hop in hops) else None,

@@ -12,6 +12,7 @@ from outgate.control.round import Asked, Decided, decide
 from outgate.model.firewall import Firewall
 from outgate.model.flow import Flow
 from outgate.model.host import Host
+from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.state import Desired, Moment, Reading, Snapshot
 from outgate.roles.gateway import look, state_of
@@ -60,8 +61,8 @@ class _Taken:
         return self.reading
 
 
-def sight_of(options: GatewayOptions) -> Sight:
-    """Look at this machine, or at the options' bundle; nothing is written.
+def sight_of(options: GatewayOptions, intent: Intent | None = None) -> Sight:
+    """Look at this machine, or at the options' bundle; nothing is written. `intent`, if it was read already.
 
     Raises:
         NotReady: something can not be read completely, or the bundle lacks it.
@@ -70,7 +71,7 @@ def sight_of(options: GatewayOptions) -> Sight:
     if options.bundle is not None:
         return _sight_of_bundle(options, Bundle.open(options.bundle))
     before = state_of(place_of(options)).load().ledger
-    decided = look(options)
+    decided = look(options, intent)
     return Sight(decided=decided, actual=_actual(decided, digest()), before=before)
 
 

@@ -1,0 +1,115 @@
+"""`outgate egressip ...`: EgressIPs of a cluster, live or from files, and how they are routed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outgate.cli.gateway import place_options
+from outgate.cli.show import CHANGES, FINE, format_option, show, style
+from outgate.roles.options import GatewayOptions
+
+if TYPE_CHECKING:
+    from outgate.model.egress_ip import ClusterView, Routing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """What the options say: a directory of nodes' snapshots, and how EgressIP shall be routed."""
+
+    nodes: Path | None
+    semantics: str
+    honor_host_routes: bool
+    snat_scope: str
+
+    @property
+    def routing(self) -> Routing:
+        """The same in the words of the plan."""
+        from outgate.model.egress_ip import Routing, Semantics, SnatScope
+
+        return Routing(
+            semantics=Semantics(self.semantics),
+            honor_host_routes=self.honor_host_routes,
+            snat_scope=SnatScope(self.snat_scope),
+        )
+
+
+def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where nodes' snapshots are and how EgressIP is routed; they arrive as `routed`."""
+
+    @wraps(function)
+    def with_routing(
+        *args: Any, nodes: Path | None, semantics: str, honor_host_routes: bool, snat_scope: str, **words: Any
+    ) -> Any:
+        routed = Routed(nodes=nodes, semantics=semantics, honor_host_routes=honor_host_routes, snat_scope=snat_scope)
+        return function(*args, routed=routed, **words)
+
+    for option in (
+        click.option(
+            "--nodes",
+            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            default=None,
+            metavar="DIR",
+            help="What `outgate node snapshot` wrote on the nodes; by default the folder `nodes` beside the manifests.",
+        ),
+        click.option(
+            "--semantics",
+            type=click.Choice(["legacy", "auto"]),
+            default="legacy",
+            show_default=True,
+            help="Route EgressIPs as OVN-Kubernetes does today, or by gateway mode and the host's routes.",
+        ),
+        click.option("--honor-host-routes", is_flag=True, help="With auto: also in shared gateway mode."),
+        click.option(
+            "--snat-scope",
+            type=click.Choice(["any", "hosting-link"]),
+            default="any",
+            show_default=True,
+            help="By which links a packet may leave with an egress IP of the primary NIC.",
+        ),
+    ):
+        with_routing = option(with_routing)
+    return with_routing
+
+
+@click.group()
+def egressip() -> None:
+    """Look at EgressIPs: where they are, whom they serve, and why one is not assigned."""
+
+
+@egressip.command(name="list")
+@format_option
+@place_options
+def list_(options: GatewayOptions, output: str) -> int:
+    """List EgressIPs with their nodes, pods and what is amiss: exit 1 when an address is on no node."""
+    from outgate.plan.egress_list import listed
+    from outgate.report.egress_list import list_document, list_text
+
+    rows = listed(_view(options).intent)
+    show(output, lambda: list_document(rows), lambda: list_text(rows, style()))
+    return CHANGES if any(one.findings for one in rows) else FINE
+
+
+@egressip.command(name="why-unassigned")
+@click.argument("egress_ip", metavar="NAME")
+@format_option
+@place_options
+def why_unassigned(options: GatewayOptions, egress_ip: str, output: str) -> int:
+    """Say for each address of an EgressIP which node could take it, and why the others can not."""
+    from outgate.plan.egress_list import reasons
+    from outgate.report.egress_list import reasons_document, reasons_text
+
+    found = reasons(_view(options).intent, egress_ip)
+    show(output, lambda: reasons_document(found), lambda: reasons_text(found, style()))
+    return CHANGES if any(one.finding is not None for one in found) else FINE
+
+
+def _view(options: GatewayOptions) -> ClusterView:
+    from outgate.roles.egress_view import ViewOptions, view_of
+
+    return view_of(ViewOptions(objects=options))

@@ -1,0 +1,255 @@
+"""Why a pod's packets leave where they leave, when an EgressIP gives them their source. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from outgate.model.egress_ip import (
+    ClusterView,
+    Decision,
+    EgressAnswer,
+    EgressExplanation,
+    Path,
+    Place,
+    PodNetwork,
+    Semantics,
+)
+from outgate.model.host_table import HostTables
+from outgate.model.intent import EgressIP, LabelSelector, Namespace, Node, Pod
+from outgate.model.net import Address, Discard, LinkName, NextHop, OnLink, Setting, Via
+from outgate.model.why import Finding, Severity
+from outgate.plan.assignment import candidates, unassigned
+from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, decide
+
+_NO_HOST = HostTables(links=MappingProxyType({}), routes=frozenset(), rules=frozenset())
+_GENEVE_BYTES = 58  # what the tunnel between nodes takes of each packet
+
+
+def explain_pod(view: ClusterView, subject: str, destination: Address) -> EgressExplanation:
+    """Return where the packets of a pod (NAMESPACE/POD, or an address) to a destination go, and why."""
+    pod = find_pod(view, subject)
+    if pod is None:
+        return EgressExplanation(
+            subject=subject,
+            destination=destination,
+            headline=f"{subject}: nobody knows such a pod",
+            is_well=False,
+            known=False,
+        )
+    words = f"{pod.namespace}/{pod.name} ({', '.join(map(str, pod.addresses))}, node {pod.node or 'unknown'})"
+    asking = _Asking(view, pod, destination, words)
+    if exempt := asking.exempt():
+        return EgressExplanation(
+            subject=words, destination=destination, headline=f"{words} to {destination}: {exempt}", is_well=True
+        )
+    return asking.explanation()
+
+
+def find_pod(view: ClusterView, subject: str) -> Pod | None:
+    """Return the pod that is meant; of an address that a finished pod had, the one that has it now."""
+    if "/" in subject:
+        namespace, _, name = subject.partition("/")
+        return next((one for one in view.intent.pods if (one.namespace, one.name) == (namespace, name)), None)
+    holders = (one for one in view.intent.pods if not one.finished and not one.host_network)
+    return next((one for one in holders if subject in map(str, one.addresses)), None)
+
+
+def selecting(view: ClusterView, pod: Pod) -> tuple[EgressIP, ...]:
+    """Return the EgressIPs that select a pod, by name: the first serves it, the others stand by."""
+    namespace = next((one for one in view.intent.namespaces if one.name == pod.namespace), None)
+    labels = namespace.labels if namespace is not None else ()
+    return tuple(
+        one
+        for one in sorted(view.intent.egress_ips, key=lambda one: one.name)
+        if one.namespace_selector.matches(labels) and (one.pod_selector is None or one.pod_selector.matches(pod.labels))
+    )
+
+
+@dataclass(slots=True)
+class _Asking:
+    view: ClusterView
+    pod: Pod
+    destination: Address
+    words: str
+
+    def exempt(self) -> str:
+        """Return why no EgressIP has a say, whatever selects the pod; empty when one may."""
+        if self.pod.host_network:
+            return f"uses the network of node {self.pod.node} itself, to which no EgressIP applies"
+        for node in self.view.intent.nodes:
+            addresses = (*node.internal_ips, *(one.address for one in node.host_cidrs))
+            if self.destination in addresses:
+                return f"stays in the cluster: that is node {node.name}, which sees the address of the pod's own node"
+        network = self.view.intent.network
+        inside = (*network.cluster_networks, *network.service_networks) if network is not None else ()
+        inside += tuple(subnet.prefix for node in self.view.intent.nodes for subnet in node.subnets)
+        held = next(
+            (one for one in inside if one.version == self.destination.version and self.destination in one), None
+        )
+        return f"stays in the cluster: {held} is inside, and sees the pod's own address" if held is not None else ""
+
+    def explanation(self) -> EgressExplanation:
+        """Return the explanation for a destination outside."""
+        chosen = selecting(self.view, self.pod)
+        if not chosen:
+            blank = self._blank(f"no EgressIP selects it: {self._ordinary()}")
+            return replace(blank, notes=tuple(self._misses()))
+        first, others = chosen[0], chosen[1:]
+        answers = tuple(self._answers(first))
+        decided = [finding for answer in answers for finding in answer.decision.findings]
+        findings = tuple(dict.fromkeys([*unassigned(first, self.view.intent), *self._conflicts(first), *decided]))
+        if answers:
+            headline = "; or ".join(dict.fromkeys(_ending(answer) for answer in answers))
+        else:
+            has_family = self.destination.version in {one.version for one in first.egress_ips}
+            why = "is assigned to no node" if has_family else f"has no IPv{self.destination.version} address"
+            headline = f"EgressIP/{first.name} selects it, and {why}: {self._ordinary()}"
+        return replace(
+            self._blank(headline),
+            is_well=bool(answers) and not any(one.severity is not Severity.NOTE for one in findings),
+            answers=answers,
+            findings=findings,
+            standby=tuple(
+                f"EgressIP/{one.name} selects it too, and stands by: a pod has one, here the first by name"
+                for one in others
+            ),
+        )
+
+    def _blank(self, headline: str) -> EgressExplanation:
+        return EgressExplanation(
+            subject=self.words,
+            destination=self.destination,
+            headline=f"{self.words} to {self.destination}: {headline}",
+            is_well=True,
+        )
+
+    def _answers(self, egress_ip: EgressIP) -> Iterator[EgressAnswer]:
+        for node_name, address in egress_ip.assigned:
+            node = next((one for one in self.view.intent.nodes if one.name == node_name), None)
+            sources = [one for one in self.pod.addresses if one.version == address.version]
+            if node is not None and sources and address.version == self.destination.version:
+                yield self._answer(egress_ip, address, node, sources[0])
+
+    def _answer(self, egress_ip: EgressIP, address: Address, node: Node, source: Address) -> EgressAnswer:
+        host = self.view.hosts.get(node.name)
+        facts = EgressNodeFacts.of(node, host if host is not None else _NO_HOST)
+        asked = Asked(
+            egress_ip=address,
+            pod=source,
+            pod_is_here=self.pod.node == node.name,
+            destination=self.destination,
+            network=PodNetwork.DEFAULT,
+        )
+        decision = decide(asked, facts, self.view.routing)
+        if host is None:
+            decision = replace(decision, findings=(*decision.findings, _unread(node)))
+        today = decide(asked, facts, replace(self.view.routing, semantics=Semantics.LEGACY))
+        others = tuple(one for one in candidates(address, self.view.intent.nodes) if one.node != node.name)
+        return EgressAnswer(
+            pod_address=source,
+            egress_ip=egress_ip.name,
+            address=address,
+            decision=decision,
+            today=today if not _same_way(today, decision) else None,
+            reply=_reply(decision, facts),
+            mtu=_mtu(decision, facts, is_here=asked.pod_is_here),
+            others=others,
+        )
+
+    def _conflicts(self, egress_ip: EgressIP) -> Iterator[Finding]:
+        namespace = next((one for one in self.view.intent.namespaces if one.name == self.pod.namespace), None)
+        for route in self.view.intent.external_routes:
+            if namespace is not None and route.namespace_selector.matches(namespace.labels):
+                text = (
+                    f"AdminPolicyBasedExternalRoute/{route.name} selects namespace {namespace.name} too: its policy "
+                    "(501) comes before that of the EgressIP (100), and the pod's SNAT is taken away"
+                )
+                fix = "let one of the two not select the pod"
+                yield Finding("Conflict", f"EgressIP/{egress_ip.name}", text, Severity.REFUSAL, fix, egress_ip.origin)
+
+    def _ordinary(self) -> str:
+        return f"it leaves like any pod, as its node {self.pod.node or ''}".rstrip()
+
+    def _misses(self) -> Iterator[str]:
+        namespace = next((one for one in self.view.intent.namespaces if one.name == self.pod.namespace), None)
+        for one in sorted(self.view.intent.egress_ips, key=lambda each: each.name)[:3]:
+            yield f"EgressIP/{one.name} {_miss(one, self.pod, namespace)}"
+
+
+def _miss(egress_ip: EgressIP, pod: Pod, namespace: Namespace | None) -> str:
+    if namespace is None:
+        return f"may select it: the labels of namespace {pod.namespace} are not known"
+    if not egress_ip.namespace_selector.matches(namespace.labels):
+        return f"wants namespaces with {_asks(egress_ip.namespace_selector)}, which {namespace.name} is not"
+    wanted = _asks(egress_ip.pod_selector) if egress_ip.pod_selector is not None else "nothing"
+    return f"wants pods with {wanted}, which {pod.name} is not"
+
+
+def _asks(selector: LabelSelector) -> str:
+    pairs = [f"{key}={value}" for key, value in selector.match_labels]
+    return ", ".join([*pairs, *(f"{one.key} {one.operator.value}" for one in selector.expressions)])
+
+
+def _unread(node: Node) -> Finding:
+    text = f"the routes of {node.name} are not known here, so none of its host routes is counted"
+    fix = f"give what `outgate node snapshot` writes on {node.name}"
+    return Finding("NodeNotRead", f"Node/{node.name}", text, Severity.WARNING, fix)
+
+
+def _same_way(one: Decision, other: Decision) -> bool:
+    return (one.path, one.hops, one.source, one.place) == (other.path, other.hops, other.source, other.place)
+
+
+def _ending(answer: EgressAnswer) -> str:
+    decision = answer.decision
+    if decision.hops and isinstance(decision.hops[0], Discard):
+        return f"is dropped on {decision.node} ({decision.hops[0]}), as the host's routes say"
+    if not decision.hops:
+        return f"is dropped on {decision.node}: no route leads there"
+    where = " or ".join(map(hop_words, decision.hops))
+    source = f"as {decision.source}" if decision.source is not None else "WITHOUT its egress IP, as the node"
+    return f"leaves {decision.node} {where} {source}"
+
+
+def hop_words(hop: NextHop) -> str:
+    """Return a next hop as it reads in a sentence."""
+    match hop:
+        case Via(address=address, link=link):
+            return f"by {link} via {address}"
+        case OnLink(link=link):
+            return f"by {link}, on its LAN"
+        case Discard():
+            return str(hop)
+
+
+def _reply(decision: Decision, facts: EgressNodeFacts) -> str:
+    if not decision.leaves or decision.source is None:
+        return "none: nothing leaves with the egress IP"
+    source, link = decision.source, decision.link
+    if decision.path is Path.GATEWAY_ROUTER:
+        return f"to {BRIDGE}: the gateway router answers ARP for {source}, and translates back"
+    if decision.place is Place.HOST and link is not None and link != BRIDGE and _is_primary(source, facts):
+        strict = _rp_filter(facts, BRIDGE)
+        fate = "are dropped there: its rp_filter is strict" if strict == 1 else "are taken there too"
+        return f"to {link}, if the router there knows a way to {source}; answers that come to {BRIDGE} {fate}"
+    where = link or "the link that they left by"
+    return f"to {where}: the host knows the flow, and translates back"
+
+
+def _is_primary(address: Address, facts: EgressNodeFacts) -> bool:
+    return any(one.version == address.version and address in one for one in facts.node.primary)
+
+
+def _rp_filter(facts: EgressNodeFacts, link: LinkName) -> int:
+    settings = facts.host.settings
+    return max(settings.get((link, Setting.RP_FILTER), 0), settings.get((LinkName("all"), Setting.RP_FILTER), 0))
+
+
+def _mtu(decision: Decision, facts: EgressNodeFacts, *, is_here: bool) -> str:
+    link = facts.host.links.get(decision.link) if decision.link is not None else None
+    parts = [f"{link.name} {link.mtu}"] if link is not None else []
+    if not is_here:
+        parts.append(f"between the nodes geneve takes {_GENEVE_BYTES} bytes of it")
+    return ", ".join(parts) or "not known"

@@ -1,0 +1,54 @@
+"""Lists of EgressIPs for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outgate.model.egress_ip import AddressReason, EgressRow
+from outgate.report.findings import finding_lines
+from outgate.report.layout import PLAIN, Cell, Row, Style, Tone, columns, count
+from outgate.report.plain import Plain, document
+
+
+def list_text(rows: Sequence[EgressRow], style: Style = PLAIN) -> str:
+    """Return the list as text: an address a line, and below it what is amiss."""
+    if not rows:
+        return "there is no EgressIP"
+    table: list[Row] = [[Cell(word, Tone.FAINT) for word in ("EGRESSIP", "ADDRESS", "NODE", "PODS", "NAMESPACES")]]
+    for row in rows:
+        spaces = ", ".join(row.namespaces[:3]) + (f" and {len(row.namespaces) - 3} more" * (len(row.namespaces) > 3))
+        for number, (address, node) in enumerate(row.addresses):
+            head = (row.name, str(row.pods), spaces) if number == 0 else ("", "", "")
+            place = Cell(node) if node else Cell("none", Tone.BAD)
+            table.append([head[0], str(address), place, head[1], head[2]])
+    findings = [finding for row in rows for finding in row.findings]
+    return "\n".join([*columns(table, style), *finding_lines(findings, style)])
+
+
+def list_document(rows: Sequence[EgressRow]) -> dict[str, Plain]:
+    """Return the document of kind EgressIPs."""
+    return document("EgressIPs", {"egressIPs": list(rows)})
+
+
+def reasons_text(reasons: Sequence[AddressReason], style: Style = PLAIN) -> str:
+    """Return, for each address, where it is or why it is nowhere, and what each node says to it."""
+    lines: list[str] = []
+    for one in reasons:
+        place = f"is on {one.node}" if one.node else "is on no node"
+        lines.append(style.paint(f"{one.address} {place}", Tone.PLAIN if one.node else Tone.BAD))
+        rows: list[Row] = [
+            [
+                each.node,
+                Cell(each.reason or f"can take it, by {each.network}", Tone.FAINT if each.reason else Tone.GOOD),
+            ]
+            for each in one.candidates
+        ]
+        lines += columns(rows, style, indent=2)
+        lines += finding_lines([one.finding] if one.finding is not None else [], style, indent=2)
+    lines.append(f"{count(sum(bool(one.node) for one in reasons), 'address', 'addresses')} of {len(reasons)} assigned")
+    return "\n".join(lines)
+
+
+def reasons_document(reasons: Sequence[AddressReason]) -> dict[str, Plain]:
+    """Return the document of kind EgressIPReasons."""
+    return document("EgressIPReasons", {"addresses": list(reasons)})
