@@ -136,6 +136,11 @@ class Decision:
         """Whether the packet leaves the node at all."""
         return bool(self.hops) and not any(isinstance(hop, Discard) for hop in self.hops)
 
+    @property
+    def arrives(self) -> bool:
+        """Whether it leaves by a route that somebody made: of a default that was made up nobody gets an answer."""
+        return self.leaves and not any(one.reason == "NoDefaultRoute" for one in self.findings)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
@@ -210,3 +215,33 @@ class AddressReason:
     node: str
     finding: Finding | None
     candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """What becomes of one egress IP's packets to some ranges, if something changes.
+
+    `destinations` are ranges that the egress node's routes tell apart and that fare alike. `pods` counts the pod
+    addresses, on the egress node and elsewhere; the decisions are those of one of them.
+    """
+
+    egress_ip: str
+    address: Address
+    destinations: tuple[Prefix, ...]
+    pods: int
+    before: Decision
+    after: Decision
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What of it changes: `path`, `source`, `offload`, or `fate` where it leaves before or after only."""
+        found = []
+        if self.before.arrives is not self.after.arrives:
+            found.append("fate")
+        if (self.before.path, self.before.hops) != (self.after.path, self.after.hops):
+            found.append("path")
+        if self.before.source != self.after.source:
+            found.append("source")
+        if self.before.offload.possible is not self.after.offload.possible:
+            found.append("offload")
+        return tuple(found)

@@ -1,0 +1,164 @@
+"""What would change if EgressIPs were routed another way: by other semantics, or in the other gateway mode.
+
+An egress node's routes divide the destinations into ranges within which every decision is the same; one address of each
+is asked about, for one pod on the egress node and one elsewhere. So 10,000 pods cost no more than two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+
+from outgate.model.egress_ip import ClusterView, Decision, Routing, Shift
+from outgate.model.host_table import FIRST_TABLE, HostTables
+from outgate.model.intent import EgressIP, Node, Pod
+from outgate.model.net import MAIN, Address, Prefix
+from outgate.model.nics import GatewayMode
+from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide
+from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+
+_ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_FIRST = {4: int(ip_address("1.0.0.1")), 6: int(ip_address("2000::1"))}  # of anywhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """What is tried: another routing, and another gateway mode of all nodes (None: as they are)."""
+
+    routing: Routing
+    mode: GatewayMode | None = None
+
+
+def shifts(view: ClusterView, other: Other) -> tuple[Shift, ...]:
+    """Return what changes, by EgressIP, address and range; nothing where all stays.
+
+    Nodes without a snapshot are left out: `unread` names them.
+    """
+    nodes = {node.name: node for node in view.intent.nodes}
+    found: list[Shift] = []
+    for egress_ip, pods in _served(view):
+        for name, address in egress_ip.assigned:
+            if name in view.hosts and name in nodes:
+                node = _Node.of(nodes[name], view, other)
+                found += _together(node.shifts(egress_ip, address, pods))
+    return tuple(found)
+
+
+def _served(view: ClusterView) -> Iterator[tuple[EgressIP, tuple[Pod, ...]]]:
+    """Yield the EgressIPs by name with the pods that each serves: of two that select a pod, the first."""
+    index, pods_in = NamespaceIndex(view.intent.namespaces), pods_by_namespace(view.intent.pods)
+    taken: set[tuple[str, str]] = set()
+    for egress_ip in sorted(view.intent.egress_ips, key=lambda one: one.name):
+        pods = pods_of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector, pods_in)
+        mine = tuple(pod for pod in pods if (pod.namespace, pod.name) not in taken)
+        taken |= {(pod.namespace, pod.name) for pod in mine}
+        yield egress_ip, mine
+
+
+def _together(groups: Iterable[Iterable[Shift]]) -> Iterable[Shift]:
+    """Return the shifts of groups of pods, with those joined whose ranges fare alike, then those of several groups."""
+    joined: dict[object, Shift] = {}
+    for group in groups:
+        by_way: dict[object, list[Shift]] = {}
+        for one in group:
+            by_way.setdefault(_ways(one), []).append(one)
+        for some in by_way.values():
+            one = replace(some[0], destinations=tuple(each.destinations[0] for each in some))
+            key = (_ways(one), one.destinations)
+            joined[key] = one if key not in joined else replace(joined[key], pods=joined[key].pods + one.pods)
+    return joined.values()
+
+
+def _ways(shift: Shift) -> object:
+    return (shift.changes, _way(shift.before), _way(shift.after))
+
+
+def _way(decision: Decision) -> object:
+    return (decision.path, decision.hops, decision.source, decision.place, decision.offload.possible)
+
+
+def unread(view: ClusterView) -> tuple[str, ...]:
+    """Return the nodes that have an egress IP and whose routes are not known."""
+    names = {name for one in view.intent.egress_ips for name, _ in one.assigned}
+    return tuple(sorted(names - set(view.hosts)))
+
+
+def ranges(host: HostTables, version: int, inside: Sequence[Prefix]) -> Iterator[tuple[Prefix, Address]]:
+    """Yield the prefixes that a host's main table and its NICs' own tables tell apart, each with an address that is in
+    no longer one of them. Those that lie in the cluster's own networks are left out.
+    """
+    told = {_ANYWHERE[version]}
+    for route in host.routes:
+        if route.dst.version == version and (route.table == MAIN or route.table >= FIRST_TABLE):
+            told.add(route.dst)
+    every = sorted(told, key=lambda one: (int(one.network_address), one.prefixlen))
+    for number, prefix in enumerate(every):
+        own = prefix.is_multicast or prefix.is_link_local or any(_lies_in(prefix, one) for one in inside)
+        address = None if own else _alone_in(prefix, every[number + 1 :])
+        if address is not None:
+            yield prefix, address
+
+
+def _alone_in(prefix: Prefix, later: Sequence[Prefix]) -> Address | None:
+    """Return an address of a prefix that none of the following ones holds; None when they fill it."""
+    last = int(prefix.broadcast_address)
+    first = (
+        _FIRST[prefix.version] if prefix.prefixlen == 0 else int(prefix.network_address) + (prefix.num_addresses > 1)
+    )
+    for inner in later:
+        if int(inner.network_address) > first:
+            break
+        first = max(first, int(inner.broadcast_address) + 1)
+    kind = type(prefix.network_address)
+    return kind(first) if first <= last else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Node:
+    """One egress node, as it is and as it would be."""
+
+    before: EgressNodeFacts
+    after: EgressNodeFacts
+    inside: tuple[Prefix, ...]
+    routing: Routing
+    other: Routing
+
+    @classmethod
+    def of(cls, node: Node, view: ClusterView, other: Other) -> _Node:
+        before = EgressNodeFacts.of(node, view.hosts[node.name])
+        network = view.intent.network
+        inside = (*network.cluster_networks, *network.service_networks) if network is not None else ()
+        return cls(
+            before=before,
+            after=replace(before, node=replace(node, mode=other.mode or node.mode)),
+            inside=(*inside, *(subnet.prefix for each in view.intent.nodes for subnet in each.subnets)),
+            routing=view.routing,
+            other=other.routing,
+        )
+
+    def shifts(self, egress_ip: EgressIP, address: Address, pods: tuple[Pod, ...]) -> Iterator[Iterator[Shift]]:
+        """Yield what changes for an address on this node: for pods here, and for those elsewhere."""
+        of_family = [(pod.node, one) for pod in pods for one in pod.addresses if one.version == address.version]
+        for is_here in (True, False):
+            alike = [one for node, one in of_family if (node == self.before.node.name) is is_here]
+            if alike:
+                yield self._of_pods(egress_ip, address, alike, is_here=is_here)
+
+    def _of_pods(self, egress_ip: EgressIP, address: Address, pods: list[Address], *, is_here: bool) -> Iterator[Shift]:
+        for prefix, at in ranges(self.before.host, address.version, self.inside):
+            asked = Asked(egress_ip=address, pod=pods[0], pod_is_here=is_here, destination=at)
+            shift = Shift(
+                egress_ip=egress_ip.name,
+                address=address,
+                destinations=(prefix,),
+                pods=len(pods),
+                before=decide(asked, self.before, self.routing),
+                after=decide(asked, self.after, self.other),
+            )
+            if shift.changes:
+                yield shift
+
+
+def _lies_in(inner: Prefix, outer: Prefix) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
