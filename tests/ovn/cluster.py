@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 from outgate.lab.ovn import addresses
-from outgate.lab.ovn.addresses import CLUSTER, PRIMARY, SECONDARY, SERVICES, Pair
+from outgate.lab.ovn.addresses import PRIMARY, SECONDARY, SERVICES, Pair
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnNode, OvnPod
 from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
-from outgate.model.net import Prefix
 from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.state import Desired, Outcome
 from outgate.plan.assist import plan_node
@@ -34,12 +32,6 @@ def node_of(node: OvnNode, *, local: bool) -> Node:
         host_cidrs=(*primary, *secondary),
         assignable=True,
     )
-
-
-def inside_of(lab: OvnLaboratory) -> tuple[Prefix, ...]:
-    """The destinations that never see an egress IP."""
-    nodes = [ip_network(one) for node in lab.nodes.values() for one in (*node.at.primary, *node.at.secondary)]
-    return (*CLUSTER, *SERVICES, *nodes)
 
 
 def assignments_of(pair: Pair, pods: tuple[OvnPod, ...]) -> tuple[Assignment, ...]:
@@ -70,8 +62,9 @@ class NodeRole:
             node=node_of(self.node, local=local),
             host=reading.host,
             policies=reading.northbound.policies,
+            sets=reading.northbound.sets,
             assignments=assignments,
-            inside=inside_of(self.lab),
+            inside=SERVICES,
             routing=routing,
         )
         return plan_node(snapshot, self.machine.digest)

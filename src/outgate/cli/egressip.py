@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 class Routed:
     """What the options say: a directory of nodes' snapshots, and how EgressIP shall be routed."""
 
-    nodes: Path | None
     semantics: str
     honor_host_routes: bool
     snat_scope: str
+    nodes: Path | None = None
 
     @property
     def routing(self) -> Routing:
@@ -40,23 +40,16 @@ class Routed:
 
 
 def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where nodes' snapshots are and how EgressIP is routed; they arrive as `routed`."""
+    """Add the options that say how EgressIP is routed; they arrive as `routed`."""
 
     @wraps(function)
     def with_routing(
-        *args: Any, nodes: Path | None, semantics: str, honor_host_routes: bool, snat_scope: str, **words: Any
+        *args: Any, semantics: str, honor_host_routes: bool, snat_scope: str, nodes: Path | None = None, **words: Any
     ) -> Any:
         routed = Routed(nodes=nodes, semantics=semantics, honor_host_routes=honor_host_routes, snat_scope=snat_scope)
         return function(*args, routed=routed, **words)
 
     for option in (
-        click.option(
-            "--nodes",
-            type=click.Path(path_type=Path, file_okay=False, exists=True),
-            default=None,
-            metavar="DIR",
-            help="What `outgate node snapshot` wrote on the nodes; by default the folder `nodes` beside the manifests.",
-        ),
         click.option(
             "--semantics",
             type=click.Choice(["legacy", "auto"]),
@@ -75,6 +68,13 @@ def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         with_routing = option(with_routing)
     return with_routing
+
+
+def view_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `routing_options`, and `--nodes`."""
+    path = click.Path(path_type=Path, file_okay=False, exists=True)
+    text = "What `outgate node snapshot` wrote on the nodes; by default the folder `nodes` beside the manifests."
+    return click.option("--nodes", type=path, default=None, metavar="DIR", help=text)(routing_options(function))
 
 
 @click.group()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from outgate.cli.bundle import sight
-from outgate.cli.egressip import Routed, routing_options
+from outgate.cli.egressip import Routed, view_options
 from outgate.cli.gateway import sight_options
 from outgate.cli.show import CHANGES, FAILED, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
@@ -28,7 +28,7 @@ _EXITS = {"fine": FINE, "degraded": CHANGES, "unknown": FAILED}
     "--to", default="", metavar="IP[:PORT][/PROTO]", help="Where it wants to go; without it, anywhere outside."
 )
 @click.option("--by", default="", metavar="NEXT-HOP", help="Take this next hop for granted.")
-@routing_options
+@view_options
 @format_option
 @sight_options
 def explain(options: GatewayOptions, routed: Routed, output: str, **asked: str) -> int:

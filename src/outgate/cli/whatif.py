@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from outgate.cli.egressip import Routed, routing_options
+from outgate.cli.egressip import Routed, view_options
 from outgate.cli.gateway import place_options
 from outgate.cli.show import CHANGES, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
@@ -18,7 +18,7 @@ from outgate.roles.options import GatewayOptions
     default=None,
     help="Try this gateway mode on all nodes (`routingViaHost: true` is local); by default each node keeps its own.",
 )
-@routing_options
+@view_options
 @format_option
 @place_options
 def whatif(options: GatewayOptions, routed: Routed, mode: str | None, output: str) -> int:

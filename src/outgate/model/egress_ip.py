@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Assignment, Intent, Node
@@ -85,8 +86,8 @@ DEFAULT_ROUTING = Routing()
 class NodeSnapshot:
     """All that a node's plan may know.
 
-    `inside` are destinations that never see an egress IP: the cluster's own networks and the addresses of its nodes.
-    `policies` are those of others in the node's zone.
+    `policies` and `sets` (addresses by name) are those of others in the node's zone. `inside` are destinations that
+    never see an egress IP, beside those that the zone's policies name: service networks, for one.
     """
 
     node: Node
@@ -94,6 +95,7 @@ class NodeSnapshot:
     assignments: tuple[Assignment, ...] = ()
     inside: tuple[Prefix, ...] = ()
     policies: frozenset[Policy] = frozenset()
+    sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     routing: Routing = DEFAULT_ROUTING
 
 

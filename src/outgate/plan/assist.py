@@ -9,7 +9,8 @@ as far as it can. Neither touches the destinations or priorities of OVN-Kubernet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from ipaddress import ip_network
@@ -31,6 +32,7 @@ CLUSTER_ROUTER = "ovn_cluster_router"
 _THEIR_EXCEPTIONS, _HAND_OVER, _EXCEPTIONS = 102, 103, 104  # on the cluster router; external gateways are at 501
 _ON_ROUTER = 200  # and the length of the prefix: the longest wins
 _ROUTER_EXCEPTIONS = 400
+_DESTINATION = re.compile(r"\bip[46]\.dst == (\$\w+|[0-9a-fA-F:.]+(?:/\d+)?)")
 _REPLY_MARK = 42  # by which OVN-Kubernetes tells answers to flows from outside
 _KERNEL_RULES = frozenset({(0, LOCAL), (32766, MAIN), (32767, 253)})
 _ALWAYS_INSIDE = tuple(
@@ -46,6 +48,8 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     """
     if snapshot.routing.semantics is Semantics.LEGACY or snapshot.routing.stance is Stance.OBSERVE:
         return Desired()
+    if not any(one.priority == _THEIR_EXCEPTIONS and one.router == CLUSTER_ROUTER for one in snapshot.policies):
+        return Desired(findings=(_no_exceptions(snapshot),) if snapshot.assignments else ())
     wants: dict[Resource, Because] = {}
     findings: list[Finding] = []
     for version in (4, 6):
@@ -56,6 +60,23 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     if any(isinstance(one, Element) for one in wants):
         wants = {Table(digest): Because("assist/table", "the host gives pods their egress IPs in one table"), **wants}
     return Desired(wants=MappingProxyType(wants), findings=tuple(findings))
+
+
+def _no_exceptions(snapshot: NodeSnapshot) -> Finding:
+    text = "the zone has no policies of priority 102, which keep EgressIP from the cluster's own traffic"
+    fix = "nothing is added: see whether OVN-Kubernetes' EgressIP feature is on, and whether this is the node's zone"
+    return Finding("NoExceptions", f"Node/{snapshot.node.name}", text, Severity.WARNING, fix)
+
+
+def destinations_of(policies: Iterable[Policy], sets: Mapping[str, frozenset[str]]) -> Iterator[Prefix]:
+    """Yield the destinations that OVN-Kubernetes' exceptions name, by prefix or address set: pods, routers, nodes.
+
+    What is written in another way is passed over: a packet there would be translated, but OVN never hands it over.
+    """
+    for policy in policies:
+        if policy.router == CLUSTER_ROUTER and policy.priority == _THEIR_EXCEPTIONS and policy.action is Action.ALLOW:
+            for word in _DESTINATION.findall(policy.match):
+                yield from map(ip_network, sets.get(word[1:], ()) if word.startswith("$") else (word,))
 
 
 def set_name(node: str, what: str, version: int) -> str:
@@ -292,6 +313,7 @@ class _Family:
         return set_name(self.snapshot.node.name, what, self.version)
 
     def _inside(self) -> Iterator[Prefix]:
+        yield from destinations_of(self.snapshot.policies, self.snapshot.sets)
         yield from self.snapshot.inside
         yield from _ALWAYS_INSIDE
 

@@ -18,7 +18,11 @@ from outgate.model.intent import AssignedPod, Assignment, Condition, EgressNode
 from outgate.model.net import MAIN, Address, Discard, Link, LinkName, OnLink, Prefix, Route, TableId
 from outgate.model.why import Finding, Severity
 
-TABLES_AGREE = "TablesAgree"
+TABLES_AGREE, ROUTES_FOLLOWED = "TablesAgree", "HostRoutesFollowed"
+_WELL = {
+    TABLES_AGREE: "its rules and tables are what the egress IPs and the main table ask for",
+    ROUTES_FOLLOWED: "packets with an egress IP of the primary NIC follow the host's routes",
+}
 _SHOWN = 5
 _COPY_AGAIN = "let OVN-Kubernetes copy again: change the EgressIP, or restart ovnkube-node on this node"
 
@@ -71,17 +75,17 @@ def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> t
     return tuple(findings)
 
 
-def condition_of(findings: Sequence[Finding], node: EgressNode) -> Condition:
+def condition_of(findings: Sequence[Finding], node: EgressNode, kind: str = TABLES_AGREE) -> Condition:
     """Return what the status of an EgressNode shall say; what it says anew keeps its time while its value stays."""
     agrees = not findings
     if agrees:
-        reason, message = "AsExpected", "its rules and tables are what the egress IPs and the main table ask for"
+        reason, message = "AsExpected", _WELL[kind]
     else:
         more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
         message = "; ".join(f"{one.about}: {one.text}" for one in findings[:_SHOWN]) + more
         reason = findings[0].reason
-    since = next((one.since for one in node.conditions if one.type == TABLES_AGREE and one.holds is agrees), "")
-    return Condition(type=TABLES_AGREE, holds=agrees, reason=reason, message=message, since=since)
+    since = next((one.since for one in node.conditions if one.type == kind and one.holds is agrees), "")
+    return Condition(type=kind, holds=agrees, reason=reason, message=message, since=since)
 
 
 def _nowhere(assignment: Assignment) -> Finding:

@@ -1,7 +1,8 @@
-"""The node role, in its observing stance: it looks at its node, says what it found, and changes nothing there.
+"""The node role: it looks at its node, says what it found, and adds what its stance allows.
 
-What the node has to do for egress IPs comes from the cluster role, in the node's EgressNode; what it found goes into a
-condition of the same object. Once in half a minute, and whenever the assignments change.
+What the node has to do for egress IPs comes from the cluster role, in the node's EgressNode; what it found goes into
+conditions of the same object. Once in half a minute, and whenever assignments, the host's routes or the zone change.
+Observing, it changes nothing; assisting, it writes what `roles.node_assist` says.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from outgate.apiserver.server import OpenServer, Server
 from outgate.control import logs
 from outgate.control.probes import Probes
 from outgate.control.role_metrics import RoleView, Tallies, page_of
+from outgate.model.egress_ip import DEFAULT_ROUTING, Routing
 from outgate.model.errors import OutgateError
 from outgate.model.host_table import EgressTable
-from outgate.model.intent import Condition
+from outgate.model.intent import Condition, EgressNode, Node
 from outgate.model.net import Address
-from outgate.plan.host_table import condition_of, examine, unserved
+from outgate.model.state import Outcome
+from outgate.model.why import Finding, Severity
+from outgate.plan.host_table import ROUTES_FOLLOWED, condition_of, examine, unserved
+from outgate.roles.node_assist import Assisting
 from outgate.sources.kube.kinds import of_node
 from outgate.sources.kube.source import KubeSource
 from outgate.systems.kernel.tables import read_tables
@@ -44,6 +49,8 @@ class NodeOptions:
     kubeconfig: Path | None = None
     contexts: tuple[str, ...] = ()
     probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
+    northbound: str = ""  # the zone's database (unix:PATH): with it, the stance is `assist`; empty observes
+    routing: Routing = DEFAULT_ROUTING
 
 
 def egress_tables(destination: Address | None = None) -> tuple[EgressTable, ...]:
@@ -54,6 +61,17 @@ def egress_tables(destination: Address | None = None) -> tuple[EgressTable, ...]
         Unreachable: netlink does not answer.
     """
     return examine(read_tables(), destination)
+
+
+def flush(northbound: str) -> Outcome:
+    """Take back what assisting wrote, in a zone and in this thread's network namespace.
+
+    Raises:
+        NotReady, Refused, Unreachable: the host or the zone can not be read or written.
+    """
+    assisting = Assisting(northbound, DEFAULT_ROUTING)
+    with contextlib.closing(assisting):
+        return assisting.flush()
 
 
 def serve(options: NodeOptions) -> None:
@@ -75,7 +93,8 @@ async def _serve(options: NodeOptions, open_server: OpenServer) -> None:
     source = KubeSource(open_server, kinds=of_node(options.name))
     with contextlib.closing(source):
         async with open_server() as server:
-            observing = Observing(options.name, server, source)
+            assisting = Assisting(options.northbound, options.routing) if options.northbound else None
+            observing = Observing(options.name, server, source, assisting)
             with Probes(
                 options.probes,
                 is_alive=lambda: not ended.is_set(),
@@ -96,8 +115,9 @@ async def _serve(options: NodeOptions, open_server: OpenServer) -> None:
 class Observing:
     """The loop on one node: read what it has to do and what it holds, and write the condition that follows."""
 
-    def __init__(self, name: str, server: Server, source: KubeSource) -> None:
-        self._name, self._server, self._source = name, server, source
+    def __init__(self, name: str, server: Server, source: KubeSource, assisting: Assisting | None = None) -> None:
+        self._name, self._server, self._source, self._assisting = name, server, source, assisting
+        self._listened: set[int] = set()
         self._woken = asyncio.Event()
         self._tallies = Tallies()
         self.is_ready = False  # whether the objects and the tables could be read
@@ -115,12 +135,27 @@ class Observing:
         try:
             while True:
                 await self._look()
+                self._listen(loop)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), _EVERY_S)
                 await asyncio.sleep(_GATHER_S)
                 self._woken.clear()
         finally:
             loop.remove_reader(self._source.fileno())
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake up when the host or the zone changes; a connection that was lost is no longer listened to."""
+        wanted = {one.fileno() for one in self._assisting.watched()} if self._assisting is not None else set()
+        for number in self._listened - wanted:
+            loop.remove_reader(number)
+        for number in wanted - self._listened:
+            loop.add_reader(number, self._node_changed)
+        self._listened = wanted
+
+    def _node_changed(self) -> None:
+        if self._assisting is not None and self._assisting.changed():
+            self._woken.set()
+        self._listen(asyncio.get_running_loop())
 
     def _source_changed(self) -> None:
         if self._source.changed():
@@ -143,17 +178,33 @@ class Observing:
             *unserved(host, node, primary),
             *(finding for table in examine(host) for finding in table.findings),
         )
+        conditions = [condition_of(findings, node)]
+        if self._assisting is not None:
+            own = next((one for one in intent.nodes if one.name == self._name), Node(name=self._name))
+            amiss = self._assist(own, node)
+            conditions.append(condition_of(amiss, node, ROUTES_FOLLOWED))
+            findings += amiss
         self._tallies.judged(findings)
-        condition = condition_of(findings, node)
-        if condition not in node.conditions:
-            await self._tell(condition)
+        if any(one not in node.conditions for one in conditions):
+            await self._tell(conditions)
 
-    async def _tell(self, condition: Condition) -> None:
+    def _assist(self, own: Node, node: EgressNode) -> tuple[Finding, ...]:
+        assert self._assisting is not None
         try:
-            await judged.observe(self._server, self._name, [condition], time.time())
+            return self._assisting.round(own, node.assignments)
+        except OutgateError as error:
+            self._tallies.failed += 1
+            log.warning("not assisted", extra={"fields": {"error": str(error)}})
+            fix = "it is tried again every 30 s; what was written before stays in force"
+            return (Finding("NotAssisted", f"Node/{self._name}", str(error), Severity.WARNING, fix),)
+
+    async def _tell(self, conditions: list[Condition]) -> None:
+        try:
+            await judged.observe(self._server, self._name, conditions, time.time())
         except OutgateError as error:
             self._tallies.failed += 1
             log.warning("not written", extra={"fields": {"error": str(error)}})
         else:
             self._tallies.written += 1
-            log.info("looked", extra={"fields": {"reason": condition.reason, "message": condition.message}})
+            said = {one.type: f"{one.reason}: {one.message}" for one in conditions}
+            log.info("looked", extra={"fields": said})
