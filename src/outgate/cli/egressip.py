@@ -49,21 +49,21 @@ def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
         routed = Routed(nodes=nodes, semantics=semantics, honor_host_routes=honor_host_routes, snat_scope=snat_scope)
         return function(*args, routed=routed, **words)
 
-    for option in (
-        click.option(
-            "--semantics",
-            type=click.Choice(["legacy", "auto"]),
-            default="legacy",
-            show_default=True,
-            help="Route EgressIPs as OVN-Kubernetes does today, or by gateway mode and the host's routes.",
-        ),
-        click.option("--honor-host-routes", is_flag=True, help="With auto: also in shared gateway mode."),
+    for option in (  # the last one that is added stands first in the help
         click.option(
             "--snat-scope",
             type=click.Choice(["any", "hosting-link"]),
             default="any",
             show_default=True,
             help="By which links a packet may leave with an egress IP of the primary NIC.",
+        ),
+        click.option("--honor-host-routes", is_flag=True, help="With auto: also in shared gateway mode."),
+        click.option(
+            "--semantics",
+            type=click.Choice(["legacy", "auto"]),
+            default="legacy",
+            show_default=True,
+            help="Route EgressIPs as OVN-Kubernetes does today, or by gateway mode and the host's routes.",
         ),
     ):
         with_routing = option(with_routing)
