@@ -8,10 +8,10 @@ STAMP := .venv/.ready
 DEBIAN := build/.debian-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check kube test bench demo demo-kube docs lock sbom clean
+.PHONY: help venv lint check kube test bench demo demo-kube demo-egress-ip docs lock sbom clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 $(DEBIAN)-%: tools/debian-packages.txt
 	@tools/debian-packages.sh $@ $*
@@ -41,6 +41,9 @@ bench: $(DEBIAN)-test $(STAMP) ## measure speed and memory beside their rivals (
 
 demo-kube: $(DEBIAN)-test $(STAMP) kube ## the demo, its objects on a real API server (root)
 	@$(BIN)/outgate demo --api-server
+
+demo-egress-ip: $(DEBIAN)-test $(STAMP) ## EgressIP on a real OVN: as today, and by the host's routes (root)
+	@$(BIN)/outgate demo --egress-ip
 
 demo: $(DEBIAN)-demo $(STAMP) ## the main job, live, in network namespaces of its own (root)
 	@$(BIN)/outgate demo

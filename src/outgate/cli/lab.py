@@ -17,11 +17,16 @@ from outgate.model.errors import IntentError
 
 @click.command()
 @click.option("--api-server", is_flag=True, help="Let the objects stand on a real API server; `make kube` builds one.")
-def demo(api_server: bool) -> int:
+@click.option(
+    "--egress-ip", is_flag=True, help="Show EgressIP on a real OVN instead, as today and by the host's routes."
+)
+def demo(api_server: bool, egress_ip: bool) -> int:
     """Show the gateway at work in network namespaces: real daemon, real packets, an oracle outside. Needs root."""
+    from outgate.demo import egress_ip as of_egress_ip
     from outgate.demo.gateway import run
     from outgate.demo.screen import Screen
     from outgate.lab.kube.programs import Unavailable
+    from outgate.lab.ovn.programs import missing
 
     _need_root()
 
@@ -30,10 +35,14 @@ def demo(api_server: bool) -> int:
 
     signal.signal(signal.SIGTERM, interrupt)  # so that a polite end leaves nothing behind either
     screen = Screen(click.echo, coloured=coloured(), width=width())
+    if egress_ip:
+        if lacking := missing():
+            raise IntentError(lacking)
+        return of_egress_ip.run(screen)
     try:
         return run(screen, on_api_server=api_server)
-    except Unavailable as missing:
-        raise IntentError(str(missing)) from missing
+    except Unavailable as error:
+        raise IntentError(str(error)) from error
 
 
 @click.group()

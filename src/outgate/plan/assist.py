@@ -234,8 +234,11 @@ class _Family:
             if not discards and (len(hops) < max(len(legs), 1) or not all(any(h in n for n in near) for h in hops)):
                 route = legs[0] if legs else "its policy rules"
                 text = f"{route} can not be honoured in shared gateway mode: the gateway router reaches {BRIDGE} alone"
-                fix = "use local gateway mode on this node"
-                self.findings.append(Finding("HostRouteIgnored", self._about, text, Severity.WARNING, fix))
+                self.findings.append(
+                    Finding("OtherNicNotUsed", self._about, text, Severity.NOTE)
+                    if legs and isinstance(legs[0].hop, OnLink)
+                    else Finding("HostRouteIgnored", self._about, text, Severity.WARNING, "use local gateway mode here")
+                )
                 continue
             wanted = True
             self._want(

@@ -208,6 +208,9 @@ def _ending(answer: EgressAnswer) -> str:
         return f"is dropped on {decision.node} ({decision.hops[0]}), as the host's routes say"
     if not decision.hops:
         return f"is dropped on {decision.node}: no route leads there"
+    if not decision.arrives:
+        link = decision.link
+        return f"is looked for on the LAN of {link} of {decision.node}, and not found: {link} has no default route"
     where = " or ".join(map(hop_words, decision.hops))
     source = f"as {decision.source}" if decision.source is not None else "WITHOUT its egress IP, as the node"
     return f"leaves {decision.node} {where} {source}"

@@ -76,7 +76,10 @@ def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> t
 
 
 def condition_of(findings: Sequence[Finding], node: EgressNode, kind: str = TABLES_AGREE) -> Condition:
-    """Return what the status of an EgressNode shall say; what it says anew keeps its time while its value stays."""
+    """Return what the status of an EgressNode shall say; what it says anew keeps its time while its value stays. Notes
+    are for who asks.
+    """
+    findings = [one for one in findings if one.severity is not Severity.NOTE]
     agrees = not findings
     if agrees:
         reason, message = "AsExpected", _WELL[kind]
