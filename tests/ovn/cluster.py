@@ -81,5 +81,9 @@ class NodeRole:
 @contextlib.contextmanager
 def role_on(lab: OvnLaboratory, name: str) -> Iterator[NodeRole]:
     """outgate on a node, connected to the node's zone."""
-    with contextlib.closing(Northbound(f"unix:{lab.node(name).programs.northbound}")) as northbound:
-        yield NodeRole(lab, name, NodeMachine(northbound))
+    node = lab.node(name)
+    with contextlib.closing(Northbound(f"unix:{node.programs.northbound}")) as northbound:
+        with node.net.inside():
+            machine = NodeMachine(northbound)
+        with contextlib.closing(machine):
+            yield NodeRole(lab, name, machine)

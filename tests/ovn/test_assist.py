@@ -21,6 +21,7 @@ from outgate.lab.ovn.addresses import (
     OUTSIDE,
     PARTNER,
     PRIMARY_EGRESS,
+    SECONDARY_EGRESS,
     SECONDARY_NIC,
     SECONDARY_ROUTER,
 )
@@ -31,6 +32,7 @@ from outgate.model.egress_ip import Routing
 from tests.ovn.cluster import AUTO, assignments_of, role_on
 
 FAMILIES = (0, 1)
+DEFAULT = ("0.0.0.0/0", "::/0")
 HONOURED = replace(AUTO, honor_host_routes=True)
 
 
@@ -200,6 +202,43 @@ def test_nobody_outside_reaches_the_host_by_an_egress_ip(local: OvnLaboratory) -
 
         assert [local.outsider.fetch(one, timeout_s=1).source for one in PRIMARY_EGRESS] == [None, None]
         assert [local.outsider.fetch(one, timeout_s=5).error for one in node] == [None, None]
+
+
+@pytest.mark.parametrize("is_local", [False, True], ids=["shared", "local"])
+def test_a_secondary_nics_routes_are_followed_as_they_come_and_go_in_both_modes(
+    lab: OvnLaboratory, *, is_local: bool
+) -> None:
+    lab.set_mode(local=is_local)
+    near, far = chosen(lab)
+    Today(lab).assign_secondary(Assigned(pair=SECONDARY_EGRESS, node="n1", pods=(near, far)))
+    wanted = assignments_of(SECONDARY_EGRESS, (near, far))
+    defaults = [
+        f"{dst} via {hop} dev {SECONDARY_NIC} metric 500" for dst, hop in zip(DEFAULT, SECONDARY_ROUTER, strict=True)
+    ]
+    with role_on(lab, "n1") as role:
+        assert role.round(wanted, local=is_local).converged
+        for pod, family in product((near, far), FAMILIES):
+            told = pod.agent.fetch(OUTSIDE[family], timeout_s=5)
+            assert (told.source, told.error) == (None, ("EHOSTUNREACH", "ENETUNREACH")[family]), "told at once"
+            assert pod.agent.fetch(SECONDARY_ROUTER[family], timeout_s=5).source == SECONDARY_EGRESS[family]
+
+        lab.node("n1").ip(*(f"route add {line}" for line in defaults))
+        assert role.round(wanted, local=is_local).changes
+        for pod, family in product((near, far), FAMILIES):
+            assert pod.agent.fetch(OUTSIDE[family], timeout_s=5).source == SECONDARY_EGRESS[family]
+        assert not role.round(wanted, local=is_local).changes
+
+        lab.node("n1").ip(f"route add blackhole {PARTNER[0]}")
+        role.round(wanted, local=is_local)
+        assert near.agent.fetch(PARTNER[0], timeout_s=1).source is None
+
+        before = role.node.net.run(("ip", "rule")).stdout
+        assert "5998:" in before
+        role.round((), local=is_local)
+        assert "5998:" not in role.node.net.run(("ip", "rule")).stdout
+        assert role.node.net.run(("ip", "route", "show", "table", "6000003"), check=False).stdout == ""
+    assert set(lab.by_secondary.seen()) == set(SECONDARY_EGRESS)
+    assert lab.by_default.seen() == {}
 
 
 def test_in_shared_mode_the_gateway_router_honours_host_routes_for_pods_with_an_egress_ip_alone(

@@ -295,7 +295,7 @@ def test_an_egress_ip_that_no_nic_has_is_refused_and_falls_through_today() -> No
 def test_the_mirror_keeps_legs_and_discards_and_the_copy_does_not() -> None:
     host = with_routes(route("198.51.100.0/24", OTHER), route("198.51.100.0/24", SECOND))
 
-    mirror, copy = mirrored(host, ETH1, 4), copied(host, ETH1, 4)
+    mirror, copy = mirrored(host, ETH1, 4, AUTO), copied(host, ETH1, 4)
 
     table = TableId(1005)
     assert set(mirror) - set(copy) == {

@@ -26,6 +26,7 @@ OWN_PROTOCOL = 0x6F  # rtm_protocol, FRA_PROTOCOL, nexthop protocol of what outg
 OWN_METRIC = (
     0x6F  # metric of outgate's routes: protocol is no part of a route's key, so ours stand in a slot of their own
 )
+OWN_TABLES = range(6_000_000, 7_000_000)  # route tables of outgate's alone: the first and a NIC's ifindex
 NO_MARK = Mark(0)
 TENANT_MASK = Mark(0x00FFFF00)  # the field of a tenant in fwmark and ct mark
 SLOT_MASK = Mark(0x000000FF)  # which of the tenant's egress IPs a packet gets; 0 is the first

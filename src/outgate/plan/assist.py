@@ -24,6 +24,7 @@ from outgate.model.ovn import Action, Policy, SetMember
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired, Resource
 from outgate.model.why import Because, Finding, Severity
+from outgate.plan.assist_nic import plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
 from outgate.plan.source_ranges import outermost
@@ -57,6 +58,10 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
         family.plan()
         wants |= family.wants
         findings += family.findings
+    inside = (*destinations_of(snapshot.policies, snapshot.sets), *snapshot.inside, *_ALWAYS_INSIDE)
+    of_nics, about_nics = plan_nics(snapshot, inside)
+    wants |= of_nics
+    findings += about_nics
     if any(isinstance(one, Element) for one in wants):
         wants = {Table(digest): Because("assist/table", "the host gives pods their egress IPs in one table"), **wants}
     return Desired(wants=MappingProxyType(wants), findings=tuple(findings))

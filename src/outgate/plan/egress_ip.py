@@ -26,7 +26,20 @@ from outgate.model.egress_ip import (
 )
 from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, HostTables
 from outgate.model.intent import Node
-from outgate.model.net import MAIN, Address, Discard, LinkName, NextHop, OnLink, Prefix, Route, Rule, TableId, Via
+from outgate.model.net import (
+    MAIN,
+    OWN_TABLES,
+    Address,
+    Discard,
+    LinkName,
+    NextHop,
+    OnLink,
+    Prefix,
+    Route,
+    Rule,
+    TableId,
+    Via,
+)
 from outgate.model.nics import GatewayMode
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.fib import Fib, Found, Table
@@ -102,7 +115,7 @@ def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = 
     """Return what the table of a NIC has to hold under `auto`: main's routes by that link, legs of several included,
     and its discards; no default is made up, one that is said for the NIC is added where there is none.
     """
-    table = table_of(host, link)
+    table = table_of(host, link, FIRST_TABLE if routing.stance is Stance.OWN else OWN_TABLES.start)
     routes = [
         replace(one, table=table)
         for one in host.routes
@@ -133,9 +146,9 @@ def copied(host: HostTables, link: LinkName, version: int) -> tuple[Route, ...]:
     return tuple(sorted(routes, key=str))
 
 
-def table_of(host: HostTables, link: LinkName) -> TableId:
-    """Return the number of a NIC's own table."""
-    return TableId(FIRST_TABLE + (host.links[link].index if link in host.links else 0))
+def table_of(host: HostTables, link: LinkName, first: int = FIRST_TABLE) -> TableId:
+    """Return the number of a NIC's own table: OVN-Kubernetes' one, or the one that begins at `first`."""
+    return TableId(first + (host.links[link].index if link in host.links else 0))
 
 
 def _row_today(asked: Asked, facts: EgressNodeFacts) -> str:
@@ -289,6 +302,7 @@ def _by_nic(asked: Asked, facts: EgressNodeFacts, nic: LinkName, routing: Routin
         routes = held if held is not None else Table(copied(facts.host, nic, version))
         rule = "a copy of the NIC's routes, of when the EgressIP last changed"
     else:
+        table = table_of(facts.host, nic, FIRST_TABLE if routing.stance is Stance.OWN else OWN_TABLES.start)
         row = "R6" if is_local else ("R7" if nic in facts.uplinks else "R8")
         routes = Table(mirrored(facts.host, nic, version, routing))
         rule = "a live mirror of the NIC's routes"

@@ -101,8 +101,9 @@ class Assisting:
         return self._machine
 
     def _forget(self) -> None:
-        if self._northbound is not None:
-            self._northbound.close()
+        for one in (self._northbound, self._machine):
+            if one is not None:
+                one.close()
         self._northbound = self._machine = None
 
     def _tell(self, outcome: Outcome) -> None:

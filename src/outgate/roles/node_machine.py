@@ -1,4 +1,4 @@
-"""A cluster node as one world: its routes and rules to look at, its table of nftables and its zone of OVN to write.
+"""A cluster node as one world: its routes and rules, its table of nftables and its zone of OVN.
 
 The order of writing lets no packet leave untranslated: first the host learns to translate, then OVN hands it packets,
 in one transaction that also takes back what is not wanted any more; only then the host forgets.
@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from outgate.compare.changes import changes
 from outgate.model.errors import Refused
 from outgate.model.host_table import HostTables
-from outgate.model.net import Span
+from outgate.model.net import Route, Rule, Span
 from outgate.model.ovn import OvnRow, Policy, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Desired, Failure, Outcome, Resource
 from outgate.model.why import Because
+from outgate.systems.kernel.cache import Cache
+from outgate.systems.kernel.read import read as read_kernel
 from outgate.systems.kernel.tables import read_tables
+from outgate.systems.kernel.uapi import NETLINK_ROUTE
+from outgate.systems.kernel.write import write as kernel_write
+from outgate.systems.netlink import NetlinkSocket
 from outgate.systems.nft import read as nft
 from outgate.systems.nft import write as nft_write
 from outgate.systems.nft.table import NODE, digest, set_types
@@ -45,6 +50,8 @@ class NodeMachine:
 
     def __init__(self, northbound: Northbound) -> None:
         self._northbound = northbound
+        self._socket = NetlinkSocket(NETLINK_ROUTE)
+        self._cache = Cache()
         self._table: nft.Reading | None = None
         self._trusted: dict[str, str] = {}
         self.boundary: Callable[[str], None] = _no_boundary
@@ -65,10 +72,14 @@ class NodeMachine:
         self._northbound.catch_up()
         northbound = self._northbound.read()
         self._table = table = nft.read(self._table, trusted=self._trusted)
+        kernel = read_kernel(self._socket, self._cache).actual
         in_table: set[Resource] = {one for one in table.elements if one.set in _OURS}
         in_table |= {table.table} if table.table is not None else set()
         return NodeReading(
-            host=read_tables(), northbound=northbound, table=table, actual=frozenset(in_table | northbound.actual)
+            host=read_tables(),
+            northbound=northbound,
+            table=table,
+            actual=frozenset(in_table | northbound.actual | kernel),
         )
 
     def settle(self, desired: Desired, reading: NodeReading) -> Outcome:
@@ -98,6 +109,7 @@ class NodeMachine:
         elif made:
             failures += nft_write.write(made, in_the_way, actual=reading.table.elements)
             self.boundary("elements made")
+        failures += self._write_kernel(planned)
         failures += self._write_rows(_rows(planned.make), _rows(planned.drop)) if not failures else []
         late = [one for one in dropped if one not in in_the_way]
         if any(isinstance(one, Table) for one in planned.drop) and not is_new:
@@ -107,6 +119,17 @@ class NodeMachine:
             failures += nft_write.write((), late, actual=reading.table.elements)
             self.boundary("elements dropped")
         return tuple(failures)
+
+    def _write_kernel(self, planned: Changes) -> tuple[Failure, ...]:
+        """Write rules and routes: tables before the rules that lead there, and rules away before their tables."""
+        make, drop = ([one for one in some if isinstance(one, Route | Rule)] for some in (planned.make, planned.drop))
+        make.sort(key=lambda one: isinstance(one, Rule))
+        drop.sort(key=lambda one: isinstance(one, Route))
+        return kernel_write(self._socket, self._cache, make, drop, self.boundary) if make or drop else ()
+
+    def close(self) -> None:
+        """Close the netlink socket; the node stays as it is."""
+        self._socket.close()
 
     def _write_rows(self, make: list[OvnRow], drop: list[OvnRow]) -> list[Failure]:
         """Write rows in one transaction; a refusal is that of each of them."""

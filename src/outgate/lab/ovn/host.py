@@ -1,7 +1,9 @@
 """The nftables table that OVN-Kubernetes keeps on a node: masquerade in local gateway mode, SNAT for secondary NICs.
 
-Chains, hooks and priorities are those of go-controller/pkg/node (2026). The mark by which OVN tells the guard whose
-packets are an egress IP's does not reach the kernel from a switch in user space; the guard is there all the same.
+Chains, hooks and priorities are those of go-controller/pkg/node (2026), but for one: the masquerade stands a step later
+here, because which of two chains of one priority comes first is the kernel's choice, and there it is the SNAT. The mark
+by which OVN tells the guard whose packets are an egress IP's does not reach the kernel from a switch in user space; the
+guard is there all the same.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ table {table} {{
     ip6 saddr {cluster6} meta mark {mark} drop
   }}
   chain local-gw-masquerade {{
-    type nat hook postrouting priority srcnat; policy accept;
+    type nat hook postrouting priority srcnat + 1; policy accept;
 {masquerade}
   }}
 }}

@@ -17,6 +17,7 @@ from outgate.model.net import (
     MAIN,
     OWN_METRIC,
     OWN_PROTOCOL,
+    OWN_TABLES,
     Address,
     Discard,
     LinkAddress,
@@ -225,13 +226,13 @@ def parse_nexthop(payload: bytes, names: Names) -> SeenNexthop:
 def parse_route(payload: bytes, names: Names, *, every_table: bool = False) -> Route | tuple[Route, ...]:
     """Return a route of ours, or the legs of a foreign one of the main table, or of every one (none: not ours).
 
-    Ours have our protocol and our metric, in any table. Of foreign routes, those that forward or discard are told.
+    Ours have our protocol, and our metric or a table of our own. Of foreign ones, those that forward or discard count.
     """
     family, dst_len, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(payload)
     found = _attributes(payload, RTMSG.size)
     table = TableId(_number(found.get(uapi.RTA_TABLE)) or table)
     metric = _number(found.get(uapi.RTA_PRIORITY))
-    ours = protocol == OWN_PROTOCOL and metric == OWN_METRIC
+    ours = protocol == OWN_PROTOCOL and (metric == OWN_METRIC or table in OWN_TABLES)
     if (
         family not in (uapi.AF_INET, uapi.AF_INET6)
         or flags & uapi.RTM_F_CLONED

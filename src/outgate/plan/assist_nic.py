@@ -1,0 +1,108 @@
+"""What a node adds beside OVN-Kubernetes' own EgressIP for egress IPs on secondary NICs: live mirrors of their routes.
+
+OVN-Kubernetes sends such a pod's packets to the NIC's own table by a rule of priority 6000, and fills that table now
+and then. Ours stands before it: a rule of priority 5998 to a table of our own, which holds what the main table says of
+the NIC, discards too, and ends with `unreachable`: a default that nobody made is not made up, and a table that empties
+lets nothing fall through to another NIC. The address, and its translation, stay OVN-Kubernetes'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
+
+from outgate.model.egress_ip import NodeSnapshot
+from outgate.model.intent import AssignedPod, Assignment
+from outgate.model.net import OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
+from outgate.model.state import Resource
+from outgate.model.why import Because, Finding, Severity
+from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, EgressNodeFacts, hosting_nic, mirrored, table_of
+from outgate.plan.source_ranges import outermost
+
+RULE, MARKED = 5998, 5997  # before OVN-Kubernetes' rules of 6000 and 5999
+_THEIR_MARKED = 5999
+_LAST_METRIC = 4278198272  # of the end of a table: behind every route that somebody makes
+_LEAST_METRIC = {4: 0, 6: 1024}  # what the kernel makes of no metric
+
+
+def plan_nics(snapshot: NodeSnapshot, inside: Iterable[Prefix]) -> tuple[dict[Resource, Because], tuple[Finding, ...]]:
+    """Return what is wanted for egress IPs on secondary NICs, and what can not be."""
+    served = dict(_served(snapshot))
+    if not served:
+        return {}, ()
+    holes = list(inside)
+    wants: dict[Resource, Because] = {}
+    findings: list[Finding] = []
+    for link, version in sorted({(link, address.version) for address, (link, _, _) in served.items()}):
+        routes, twice = _one_per_slot(mirrored(snapshot.host, link, version, snapshot.routing))
+        wants |= _table(snapshot, link, version, routes, holes)
+        findings += [_several(snapshot, link, route) for route in twice]
+    wants |= _marked(snapshot, {address.version for address in served})
+    for address, (link, one, pod) in served.items():
+        table = table_of(snapshot.host, link, OWN_TABLES.start)
+        rule = Rule(
+            priority=RULE,
+            version=address.version,
+            action=table,
+            src=ip_network(address),
+            incoming=MANAGEMENT_PORT,
+        )
+        text = f"EgressIP/{one.egress_ip} gives Pod/{pod.namespace}/{pod.name} {one.address}, which is on {link}"
+        wants[rule] = Because("assist/nic-rule", text)
+    return wants, tuple(findings)
+
+
+def _served(snapshot: NodeSnapshot) -> Iterator[tuple[Address, tuple[LinkName, Assignment, AssignedPod]]]:
+    """Yield the pods that have an egress IP on a secondary NIC here, each once: the first by name, as everywhere."""
+    facts = EgressNodeFacts.of(snapshot.node, snapshot.host)
+    taken: set[Address] = set()
+    for one in sorted(snapshot.assignments, key=lambda one: (one.egress_ip, str(one.address))):
+        link = hosting_nic(one.address, facts)
+        for pod in one.pods:
+            for address in pod.addresses:
+                if address.version == one.address.version and address not in taken:
+                    taken.add(address)
+                    if link is not None and link != BRIDGE:
+                        yield address, (link, one, pod)
+
+
+def _one_per_slot(routes: Iterable[Route]) -> tuple[list[Route], list[Route]]:
+    """Return routes of which the kernel takes one for each prefix and metric, and those that are too many."""
+    kept: dict[object, Route] = {}
+    twice = [route for route in routes if kept.setdefault(route.slot, route) is not route]
+    return list(kept.values()), twice
+
+
+def _table(
+    snapshot: NodeSnapshot, link: LinkName, version: int, routes: list[Route], holes: Iterable[Prefix]
+) -> Mapping[Resource, Because]:
+    table = table_of(snapshot.host, link, OWN_TABLES.start)
+    wants: dict[Resource, Because] = {
+        route: Because("assist/nic-route", f"the main table has it, of {link}") for route in routes
+    }
+    slots = {route.slot for route in routes}
+    for prefix in outermost(one for one in holes if one.version == version):
+        hole = Route(dst=prefix, hop=Discard.THROW, table=table, metric=_LEAST_METRIC[version])
+        if hole.slot not in slots:
+            wants[hole] = Because("assist/nic-inside", "pods, services and nodes are not reached by this NIC")
+    anywhere = ip_network("0.0.0.0/0" if version == 4 else "::/0")
+    end = Route(dst=anywhere, hop=Discard.UNREACHABLE, table=table, metric=_LAST_METRIC)
+    wants[end] = Because("assist/nic-end", f"what no route of {link} takes leaves by no other NIC")
+    return wants
+
+
+def _marked(snapshot: NodeSnapshot, versions: Iterable[int]) -> Mapping[Resource, Because]:
+    """Want OVN-Kubernetes' rule for packets to nodes once more, before ours, where it has one."""
+    wants: dict[Resource, Because] = {}
+    for rule in snapshot.host.rules:
+        if rule.priority == _THEIR_MARKED and rule.mark is not None and rule.version in versions and not rule.more:
+            copy = Rule(priority=MARKED, version=rule.version, action=rule.action, mark=rule.mark, mask=rule.mask)
+            wants[copy] = Because(
+                "assist/nic-marked", f"OVN-Kubernetes has it at {_THEIR_MARKED}, which comes after ours"
+            )
+    return wants
+
+
+def _several(snapshot: NodeSnapshot, link: LinkName, route: Route) -> Finding:
+    text = f"main has several next hops by {link} for {route.dst}; packets with an egress IP take one, not {route.hop}"
+    return Finding("SeveralHops", f"Node/{snapshot.node.name}", text, Severity.NOTE)
