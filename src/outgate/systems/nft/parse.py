@@ -9,9 +9,7 @@ Text listings are never parsed: nft prints the names of links unquoted.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
@@ -24,6 +22,7 @@ from outgate.model.net import Address, Mark, Span
 from outgate.model.ruleset import Connections, Element, Limit, Part, Quota, Value
 from outgate.systems.nft.render import PROTOCOLS, connections_rule, literal, object_name
 from outgate.systems.nft.table import ACCOUNTS, Object, SetType, digest_of, of_tenant, set_types
+from outgate.systems.uncollected import uncollected
 
 _UNITS = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20, "gbytes": 1 << 30}
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -71,7 +70,7 @@ def listing(text: bytes) -> Listing:
     Raises:
         msgspec.DecodeError: that is no listing.
     """
-    with _uncollected():
+    with uncollected():
         objects = _objects(text)
         reader = _Reader(objects)
         elements = frozenset(reader.elements())
@@ -84,18 +83,6 @@ def listing(text: bytes) -> Listing:
             used=MappingProxyType(reader.used),
         ),
     )
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the cyclic garbage collector out: among 100,000 new values without a cycle it doubles the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _objects(text: bytes) -> list[Object]:

@@ -7,16 +7,18 @@ Source: ovn-nb(5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
 from outgate.model.errors import Refused
-from outgate.model.net import Prefix
+from outgate.model.net import Address, Prefix
 from outgate.model.ovn import OWNER, Action, LogicalRoute, OvnRow, Policy, SetMember, Snat
 from outgate.systems.ovn.replica import Replica, Row, Uuid
 from outgate.systems.ovn.wire import Database, Operation
+from outgate.systems.uncollected import uncollected
 
 DATABASE = "OVN_Northbound"
 _ROUTER, _POLICY, _NAT = "Logical_Router", "Logical_Router_Policy", "NAT"
@@ -59,7 +61,9 @@ class Northbound:
             Unreachable: nobody answers there.
         """
         self._database = Database(target, DATABASE)
-        self._replica = Replica(self._database, _COLUMNS)
+        self._owned = Owned()
+        self._replica = Replica(self._database, _COLUMNS, self._owned.listen)
+        self._values: dict[Uuid, tuple[Row, str, Policy | Snat]] = {}  # what rows were read as, while they stay
 
     def fileno(self) -> int:
         """Return what becomes readable when rows change."""
@@ -79,8 +83,15 @@ class Northbound:
 
     def read(self) -> NorthboundReading:
         """Return the rows as they are now."""
+        with uncollected():
+            return self._read()
+
+    def _read(self) -> NorthboundReading:
         rows = self._replica.rows
         policies, snats = frozenset(self._policies()), frozenset(self._snats())
+        gone = [uuid for uuid in self._values if uuid not in rows[_POLICY] and uuid not in rows[_NAT]]
+        for uuid in gone:
+            del self._values[uuid]
         ours: list[OvnRow] = [one for one in policies if one.owner]
         ours += [one for one in snats if one.owner]
         sets: dict[str, frozenset[str]] = {}
@@ -105,37 +116,48 @@ class Northbound:
             Refused: with the server's words, or because a router is not there; nothing was written.
             Unreachable: the server does not answer; what it did last is known after reading anew.
         """
-        operations = list(Writing(self._replica, make, drop).operations())
+        operations = list(Writing(self._replica, self._owned, make, drop).operations())
         if operations:
             self._database.transact(operations, change=change)
             self.catch_up()
 
     def _policies(self) -> Iterator[Policy]:
-        for name, row in self._of_routers("policies", _POLICY):
+        for router, uuid, row in self._of_routers("policies", _POLICY):
+            kept = self._values.get(uuid)
+            if kept is not None and kept[0] is row and kept[1] == router and isinstance(kept[2], Policy):
+                yield kept[2]
+                continue
             hops = row["nexthops"] or ({row["nexthop"]} - {None})
-            yield Policy(
-                router=name,
+            policy = Policy(
+                router=router,
                 priority=row["priority"],
                 match=row["match"],
                 action=Action(row["action"]),
-                next_hops=tuple(sorted(map(ip_address, hops))),
+                next_hops=tuple(sorted(map(_address, hops))),
                 packet_mark=int(row["options"].get("pkt_mark", "0")),
                 owner=row["external_ids"].get(OWNER, ""),
             )
+            self._values[uuid] = (row, router, policy)
+            yield policy
 
     def _snats(self) -> Iterator[Snat]:
-        for name, row in self._of_routers("nat", _NAT):
-            if row["type"] == "snat":
-                yield Snat(
-                    router=name,
+        for router, uuid, row in self._of_routers("nat", _NAT):
+            kept = self._values.get(uuid)
+            if kept is not None and kept[0] is row and kept[1] == router and isinstance(kept[2], Snat):
+                yield kept[2]
+            elif row["type"] == "snat":
+                snat = Snat(
+                    router=router,
                     inside=ip_network(row["logical_ip"]),
-                    outside=ip_address(row["external_ip"]),
+                    outside=_address(row["external_ip"]),
                     port=row["logical_port"] or "",
                     owner=row["external_ids"].get(OWNER, ""),
                 )
+                self._values[uuid] = (row, router, snat)
+                yield snat
 
     def _routes(self) -> Iterator[LogicalRoute]:
-        for name, row in self._of_routers("static_routes", _ROUTE):
+        for name, _, row in self._of_routers("static_routes", _ROUTE):
             if not row["route_table"]:
                 yield LogicalRoute(
                     router=name,
@@ -145,19 +167,47 @@ class Northbound:
                     port=row["output_port"] or "",
                 )
 
-    def _of_routers(self, column: str, table: str) -> Iterator[tuple[str, Row]]:
+    def _of_routers(self, column: str, table: str) -> Iterator[tuple[str, Uuid, Row]]:
         """Yield each row of a table that a router refers to, with the router's name."""
         rows = self._replica.rows[table]
         for router in self._replica.rows[_ROUTER].values():
+            name = router["name"]
             for uuid in router[column]:
-                yield router["name"], rows[uuid]
+                yield name, uuid, rows[uuid]
+
+
+class Owned:
+    """Where our rows are: uuids by what a slot says of a row beside its router."""
+
+    def __init__(self) -> None:
+        self._uuids: dict[Hashable, set[Uuid]] = {}
+
+    def listen(self, table: str, uuid: Uuid, before: Row | None, after: Row | None) -> None:
+        """Follow a change of a row."""
+        if table in (_POLICY, _NAT):
+            if before is not None and OWNER in before["external_ids"]:
+                self._uuids.get(_key(table, before), set()).discard(uuid)
+            if after is not None and OWNER in after["external_ids"]:
+                self._uuids.setdefault(_key(table, after), set()).add(uuid)
+
+    def find(self, row: Policy | Snat, referred: frozenset[Uuid]) -> Uuid | None:
+        """Return our row in the slot of one, among those that its router refers to."""
+        if isinstance(row, Policy):
+            key: Hashable = (_POLICY, row.priority, row.match)
+        else:
+            key = (_NAT, _shown(row.inside))
+        return next((uuid for uuid in self._uuids.get(key, ()) if uuid in referred), None)
+
+
+def _key(table: str, row: Row) -> Hashable:
+    return (table, row["priority"], row["match"]) if table == _POLICY else (table, row["logical_ip"])
 
 
 class Writing:
     """The operations that turn what was read into what is wanted (RFC 7047, 5.2)."""
 
-    def __init__(self, replica: Replica, make: Iterable[OvnRow], drop: Iterable[OvnRow]) -> None:
-        self._rows = replica.rows
+    def __init__(self, replica: Replica, owned: Owned, make: Iterable[OvnRow], drop: Iterable[OvnRow]) -> None:
+        self._rows, self._owned = replica.rows, owned
         self._make, self._drop = list(make), list(drop)
         self._routers = {row["name"]: uuid for uuid, row in self._rows[_ROUTER].items()}
         self._columns: dict[tuple[str, str], tuple[list[object], list[object]]] = {}  # of routers: came, went
@@ -172,14 +222,17 @@ class Writing:
             if not isinstance(row, SetMember) and row.router not in self._routers:
                 raise Refused(str(row), f"the zone has no router {row.router}")
         yield from self._sets()
-        standing = self._standing()
+        taken: set[Uuid] = set()
         for number, row in enumerate(self._make):
             if not isinstance(row, SetMember):
-                yield self._put(row, standing.pop(row.slot, None), f"row{number}")
+                old = self._find(row)
+                taken |= {old} if old is not None else set()
+                yield self._put(row, old, f"row{number}")
         for row in self._drop:
-            uuid = standing.get(row.slot)
-            if uuid is not None and not isinstance(row, SetMember):
-                self._refer(row)[1].append(["uuid", uuid])
+            if not isinstance(row, SetMember):
+                uuid = self._find(row)
+                if uuid is not None and uuid not in taken:
+                    self._refer(row)[1].append(["uuid", uuid])
         yield from self._references()
 
     def _put(self, row: Policy | Snat, old: Uuid | None, name: str) -> Operation:
@@ -200,22 +253,13 @@ class Writing:
             where = [["_uuid", "==", ["uuid", self._routers[router]]]]
             yield {"op": "mutate", "table": _ROUTER, "where": where, "mutations": mutations}
 
-    def _standing(self) -> dict[object, Uuid]:
-        """Return the rows of ours that a change is about, by slot."""
-        found: dict[object, Uuid] = {}
-        routers = {row.router for row in (*self._make, *self._drop) if not isinstance(row, SetMember)}
-        for router, uuid in self._routers.items():
-            if router not in routers:
-                continue
-            for one in self._rows[_ROUTER][uuid]["policies"]:
-                row = self._rows[_POLICY][one]
-                if OWNER in row["external_ids"]:
-                    found["policy", router, row["priority"], row["match"]] = one
-            for one in self._rows[_ROUTER][uuid]["nat"]:
-                row = self._rows[_NAT][one]
-                if OWNER in row["external_ids"]:
-                    found["snat", router, ip_network(row["logical_ip"])] = one
-        return found
+    def _find(self, row: Policy | Snat) -> Uuid | None:
+        """Return our row that stands in the slot of one."""
+        router = self._routers.get(row.router)
+        if router is None:
+            return None
+        column = "policies" if isinstance(row, Policy) else "nat"
+        return self._owned.find(row, self._rows[_ROUTER][router][column])
 
     def _sets(self) -> Iterator[Operation]:
         """Yield what brings address sets to their members; one that would be empty goes."""
@@ -241,6 +285,12 @@ class Writing:
                 ["addresses", verb, ["set", some]] for verb, some in (("insert", inserted), ("delete", deleted)) if some
             ]
             yield {"op": "mutate", "table": _SET, "where": where, "mutations": mutations}
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> Address:
+    """Return an address; next hops are few, and rows are many."""
+    return ip_address(text)
 
 
 def _policy(policy: Policy) -> Row:

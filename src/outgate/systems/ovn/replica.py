@@ -8,17 +8,24 @@ the commit "add diff and apply diff APIs for ovsdb_datum" of Open vSwitch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NewType, TypeAlias
 
 from outgate.systems.ovn.wire import Database, Json
+from outgate.systems.uncollected import uncollected
 
 Row: TypeAlias = dict[str, Any]
 Uuid = NewType("Uuid", str)  # a reference to a row
 
+Listener: TypeAlias = Callable[[str, Uuid, Row | None, Row | None], None]
+
 _DEFAULTS = {"string": "", "integer": 0, "real": 0.0, "boolean": False}
 _MONITOR = "outgate"
+
+
+def _nobody_listens(table: str, uuid: Uuid, before: Row | None, after: Row | None) -> None:
+    """Hear of a row, and do nothing."""
 
 
 class Kind(Enum):
@@ -49,8 +56,13 @@ class Replica:
     `schema` is the server's own, by table and column.
     """
 
-    def __init__(self, database: Database, columns: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, database: Database, columns: Mapping[str, Sequence[str]], listen: Listener = _nobody_listens
+    ) -> None:
         """Ask for the rows; they are all there when this returns.
+
+        `listen` is told of each row that comes (before is None), changes, or goes (after is None). A row that changes
+        is a new dictionary, so that who keeps one may ask whether it is still the same.
 
         Raises:
             Refused: the schema has no such table.
@@ -68,7 +80,9 @@ class Replica:
             self._kinds[table] = {name: kind_of(one) for name, one in there.items()}
             self._empty[table] = {name: _default(one) for name, one in there.items()}
             wanted[table] = [{"columns": list(there)}]
-        self._take(database.call("monitor_cond", [database.name, _MONITOR, wanted]))
+        self._listen = listen
+        with uncollected():
+            self._take(database.call("monitor_cond", [database.name, _MONITOR, wanted]))
 
     def catch_up(self) -> bool:
         """Take in what the server has told since; return whether that was anything.
@@ -85,14 +99,17 @@ class Replica:
         for table, changes in updates.items():
             rows, kinds, empty = self.rows[table], self._kinds[table], self._empty[table]
             for key, change in changes.items():
-                if "delete" in change:
-                    rows.pop(Uuid(key), None)
-                elif "modify" in change:
-                    row = rows[Uuid(key)]
-                    row.update({name: _changed(row[name], kinds[name], one) for name, one in change["modify"].items()})
-                else:
+                uuid = Uuid(key)
+                before, after = rows.pop(uuid, None), None
+                if "modify" in change and before is not None:
+                    changed = change["modify"].items()
+                    after = before | {name: _changed(before[name], kinds[name], one) for name, one in changed}
+                elif "delete" not in change:
                     new = change.get("initial", change.get("insert", {}))
-                    rows[Uuid(key)] = empty | {name: _value(kinds[name], one) for name, one in new.items()}
+                    after = empty | {name: _value(kinds[name], one) for name, one in new.items()}
+                if after is not None:
+                    rows[uuid] = after
+                self._listen(table, uuid, before, after)
 
 
 def _default(column: Json) -> Any:
