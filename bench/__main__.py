@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.egress_ip import assisting, look_ups, northbound_rows, what_if
 from bench.faces import daemon_with_many_tenants, help_text, pods_from_json
 from bench.figure import Figure
 from bench.kube import events, events_from_the_server, large_cluster, patch_to_kernel
@@ -28,6 +29,10 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "kube-crowd": large_cluster,
     "kube-events": events,
     "kube-watch": events_from_the_server,
+    "egressip-rows": northbound_rows,
+    "egressip-node": assisting,
+    "egressip-look-ups": look_ups,
+    "egressip-what-if": what_if,
 }
 
 

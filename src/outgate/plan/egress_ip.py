@@ -9,7 +9,7 @@ Source: go-controller/pkg/ovn/egressip.go and go-controller/pkg/node/controllers
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import (
@@ -60,11 +60,21 @@ class EgressNodeFacts:
     host: HostTables
     fib: Fib
     uplinks: frozenset[LinkName] = frozenset()
+    made: dict[object, Table] = field(default_factory=dict, compare=False, repr=False)  # tables that were asked for
 
     @classmethod
     def of(cls, node: Node, host: HostTables) -> EgressNodeFacts:
         """Return the facts of a node, with its tables made searchable."""
         return cls(node=node, host=host, fib=Fib(host))
+
+    def table(self, link: LinkName, version: int, routing: Routing) -> Table:
+        """Return a NIC's own table, searchable: as OVN-Kubernetes copies it, or as it ought to be. Made once."""
+        key = (link, version, routing)
+        if key not in self.made:
+            legacy = routing.semantics is Semantics.LEGACY
+            routes = copied(self.host, link, version) if legacy else mirrored(self.host, link, version, routing)
+            self.made[key] = Table(routes)
+        return self.made[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,19 @@ class Asked:
 
 def decide(asked: Asked, facts: EgressNodeFacts, routing: Routing = DEFAULT_ROUTING) -> Decision:
     """Return which way the packet leaves the egress node, and why. The destination is one outside the cluster."""
+    decision = decide_alone(asked, facts, routing)
+    route, version = decision.route, asked.destination.version
+    if route is None:
+        return decision
+    held = facts.fib.table(route.table, version)
+    if held is None or route not in held.find(asked.destination):
+        nic = hosting_nic(asked.egress_ip, facts)
+        held = facts.table(nic, version, routing) if nic is not None else None
+    return replace(decision, over=held.losers(asked.destination) if held is not None else ())
+
+
+def decide_alone(asked: Asked, facts: EgressNodeFacts, routing: Routing = DEFAULT_ROUTING) -> Decision:
+    """Return the same without the routes that lost: finding those means to look at every route."""
     nic = hosting_nic(asked.egress_ip, facts)
     legacy = routing.semantics is Semantics.LEGACY
     if nic is None:
@@ -191,7 +214,6 @@ def _by_gateway_router(asked: Asked, facts: EgressNodeFacts, row: str, routing: 
         honours_host=honoured is not None,
         because=tuple(why),
         route=host.route,
-        over=host.over,
         findings=findings,
     )
 
@@ -284,7 +306,6 @@ def _by_main(asked: Asked, facts: EgressNodeFacts, routing: Routing) -> Decision
         because=tuple(why),
         table=found.route.table if found.route is not None else MAIN,
         route=found.route,
-        over=found.over,
         findings=tuple(findings),
     )
 
@@ -299,15 +320,15 @@ def _by_nic(asked: Asked, facts: EgressNodeFacts, nic: LinkName, routing: Routin
         row = "T8" if is_local else ("T6" if asked.pod_is_here else "T7")
         row = "T10" if nic in facts.uplinks else row
         held = facts.fib.table(table, version) if _is_ruled(facts.host, asked.pod) else None
-        routes = held if held is not None else Table(copied(facts.host, nic, version))
+        routes = held if held is not None else facts.table(nic, version, routing)
         rule = "a copy of the NIC's routes, of when the EgressIP last changed"
     else:
         table = table_of(facts.host, nic, FIRST_TABLE if routing.stance is Stance.OWN else OWN_TABLES.start)
         row = "R6" if is_local else ("R7" if nic in facts.uplinks else "R8")
-        routes = Table(mirrored(facts.host, nic, version, routing))
+        routes = facts.table(nic, version, routing)
         rule = "a live mirror of the NIC's routes"
     legs = routes.find(asked.destination)
-    found = Found(legs=legs, over=routes.losers(asked.destination))
+    found = Found(legs=legs, table=routes)
     why = [
         Because(
             "interface", f"{asked.egress_ip} lies in the network of {nic}, which is no uplink of OVN: the host's path"
@@ -329,7 +350,6 @@ def _by_nic(asked: Asked, facts: EgressNodeFacts, nic: LinkName, routing: Routin
         because=tuple(why),
         table=table,
         route=found.route,
-        over=found.over,
         findings=tuple(_about_nic(asked, facts, nic, found, legacy=legacy)),
     )
 

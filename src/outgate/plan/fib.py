@@ -19,7 +19,7 @@ LOCAL = TableId(255)  # the machine's own addresses: not among the routes that a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a look-up came to: the rule, the winning legs, and the routes of the table that match and lost, best first.
+    """What a look-up came to: the rule, the winning legs, and the table that has them.
 
     Without legs nothing matches, unless `discard` says that a rule itself ends the packet. `unsure` are rules that may
     apply and were passed over, because they ask for more than is known of the packet.
@@ -27,7 +27,7 @@ class Found:
 
     rule: Rule | None = None
     legs: tuple[Route, ...] = ()
-    over: tuple[Route, ...] = ()
+    table: Table | None = None
     discard: Discard | None = None
     unsure: tuple[Rule, ...] = ()
 
@@ -35,6 +35,9 @@ class Found:
     def route(self) -> Route | None:
         """The winner, the first leg of several."""
         return self.legs[0] if self.legs else None
+
+
+_BITS, _LARGE = 16, 1_000  # a large table is searched within what shares these first bits
 
 
 class Table:
@@ -50,10 +53,19 @@ class Table:
             for (first, length), legs in sorted(by_prefix.items())
         ]
         self._starts, self._held = _flattened(winners)
+        self._shift = (self._routes[0].dst.max_prefixlen if self._routes else 32) - _BITS
+        self._from = _first_of_each(self._starts, self._shift) if len(self._starts) > _LARGE else []
 
     def find(self, destination: Address) -> tuple[Route, ...]:
         """Return the winning legs for an address; none where nothing matches."""
-        return self._held[bisect_right(self._starts, int(destination)) - 1]
+        return self.at(int(destination))
+
+    def at(self, number: int) -> tuple[Route, ...]:
+        """Return the same for an address as a number."""
+        if not self._from:
+            return self._held[bisect_right(self._starts, number) - 1]
+        part = number >> self._shift
+        return self._held[bisect_right(self._starts, number, self._from[part], self._from[part + 1]) - 1]
 
     def losers(self, destination: Address) -> tuple[Route, ...]:
         """Return the routes that match and lose, best first. It walks through all: for one question, not a million."""
@@ -81,7 +93,10 @@ class Fib:
     def find(
         self, source: Address, destination: Address, *, incoming: LinkName | None = None, mark: Mark | None = None
     ) -> Found:
-        """Return where a packet goes. Without a mark, rules that ask for one are passed over as unsure."""
+        """Return where a packet goes. Without a mark, rules that ask for one are passed over as unsure.
+
+        Which routes lost is not looked for: `Found.table` can be asked.
+        """
         unsure: tuple[Rule, ...] = ()
         for rule in self._rules[destination.version]:
             if not _matches(rule, source, destination, incoming):
@@ -98,7 +113,7 @@ class Fib:
             table = self.table(rule.action, destination.version)
             legs = table.find(destination) if table is not None else ()
             if table is not None and legs and legs[0].hop is not Discard.THROW:
-                return Found(rule=rule, legs=legs, over=table.losers(destination), unsure=unsure)
+                return Found(rule=rule, legs=legs, table=table, unsure=unsure)
         return Found(unsure=unsure)
 
 
@@ -114,6 +129,16 @@ def _winning(routes: Sequence[Route]) -> tuple[Route, ...]:
     """Return the legs of the lowest metric."""
     lowest = min(route.metric for route in routes)
     return tuple(sorted((route for route in routes if route.metric == lowest), key=str))
+
+
+def _first_of_each(starts: Sequence[int], shift: int) -> list[int]:
+    """Return, for each value of the first bits, where its ranges begin, and the end behind the last."""
+    found, place = [], 0
+    for part in range(1 << _BITS):
+        while place < len(starts) and starts[place] >> shift < part:
+            place += 1
+        found.append(place)
+    return [*found, len(starts)]
 
 
 def _flattened(

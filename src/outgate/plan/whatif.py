@@ -7,7 +7,7 @@ is asked about, for one pod on the egress node and one elsewhere. So 10,000 pods
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
 from outgate.model.egress_ip import ClusterView, Decision, Routing, Shift
@@ -15,7 +15,7 @@ from outgate.model.host_table import FIRST_TABLE, HostTables
 from outgate.model.intent import EgressIP, Node, Pod
 from outgate.model.net import MAIN, Address, Prefix
 from outgate.model.nics import GatewayMode
-from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide
+from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide_alone, hosting_nic
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
 _ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
@@ -35,13 +35,12 @@ def shifts(view: ClusterView, other: Other) -> tuple[Shift, ...]:
 
     Nodes without a snapshot are left out: `unread` names them.
     """
-    nodes = {node.name: node for node in view.intent.nodes}
+    nodes = {one.name: _Node.of(one, view, other) for one in view.intent.nodes if one.name in view.hosts}
     found: list[Shift] = []
     for egress_ip, pods in _served(view):
         for name, address in egress_ip.assigned:
-            if name in view.hosts and name in nodes:
-                node = _Node.of(nodes[name], view, other)
-                found += _together(node.shifts(egress_ip, address, pods))
+            if name in nodes:
+                found += _together(nodes[name].shifts(egress_ip, address, pods))
     return tuple(found)
 
 
@@ -57,14 +56,10 @@ def _served(view: ClusterView) -> Iterator[tuple[EgressIP, tuple[Pod, ...]]]:
 
 
 def _together(groups: Iterable[Iterable[Shift]]) -> Iterable[Shift]:
-    """Return the shifts of groups of pods, with those joined whose ranges fare alike, then those of several groups."""
+    """Return the shifts of groups of pods, with those joined that fare alike."""
     joined: dict[object, Shift] = {}
     for group in groups:
-        by_way: dict[object, list[Shift]] = {}
         for one in group:
-            by_way.setdefault(_ways(one), []).append(one)
-        for some in by_way.values():
-            one = replace(some[0], destinations=tuple(each.destinations[0] for each in some))
             key = (_ways(one), one.destinations)
             joined[key] = one if key not in joined else replace(joined[key], pods=joined[key].pods + one.pods)
     return joined.values()
@@ -123,6 +118,7 @@ class _Node:
     inside: tuple[Prefix, ...]
     routing: Routing
     other: Routing
+    groups: dict[object, list[list[tuple[Prefix, Address]]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, node: Node, view: ClusterView, other: Other) -> _Node:
@@ -146,18 +142,30 @@ class _Node:
                 yield self._of_pods(egress_ip, address, alike, is_here=is_here)
 
     def _of_pods(self, egress_ip: EgressIP, address: Address, pods: list[Address], *, is_here: bool) -> Iterator[Shift]:
-        for prefix, at in ranges(self.before.host, address.version, self.inside):
-            asked = Asked(egress_ip=address, pod=pods[0], pod_is_here=is_here, destination=at)
+        """Yield a shift for each group of ranges that fare alike. Which do is the same for all addresses on one NIC."""
+        key = (hosting_nic(address, self.before), is_here, address.version)
+        asked = Asked(egress_ip=address, pod=pods[0], pod_is_here=is_here, destination=address)
+        if key not in self.groups:
+            by_way: dict[object, list[tuple[Prefix, Address]]] = {}
+            for prefix, at in ranges(self.before.host, address.version, self.inside):
+                before, after = self._decisions(replace(asked, destination=at))
+                by_way.setdefault((_way(before), _way(after), before.arrives, after.arrives), []).append((prefix, at))
+            self.groups[key] = list(by_way.values())
+        for some in self.groups[key]:
+            before, after = self._decisions(replace(asked, destination=some[0][1]))
             shift = Shift(
                 egress_ip=egress_ip.name,
                 address=address,
-                destinations=(prefix,),
+                destinations=tuple(prefix for prefix, _ in some),
                 pods=len(pods),
-                before=decide(asked, self.before, self.routing),
-                after=decide(asked, self.after, self.other),
+                before=before,
+                after=after,
             )
             if shift.changes:
                 yield shift
+
+    def _decisions(self, asked: Asked) -> tuple[Decision, Decision]:
+        return decide_alone(asked, self.before, self.routing), decide_alone(asked, self.after, self.other)
 
 
 def _lies_in(inner: Prefix, outer: Prefix) -> bool:
