@@ -72,7 +72,7 @@ def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def view_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `routing_options`, and `--nodes`."""
-    path = click.Path(path_type=Path, file_okay=False, exists=True)
+    path = click.Path(path_type=Path, file_okay=False)
     text = "What `outgate node snapshot` wrote on the nodes; by default the folder `nodes` beside the manifests."
     return click.option("--nodes", type=path, default=None, metavar="DIR", help=text)(routing_options(function))
 

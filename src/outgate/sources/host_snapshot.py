@@ -29,6 +29,8 @@ def snapshots(directory: Path) -> Mapping[str, HostSnapshot]:
         IntentError: a file is none, or the directory can not be read.
     """
     found: dict[str, HostSnapshot] = {}
+    if not directory.is_dir():
+        raise IntentError("is no directory of snapshots", Origin(file=str(directory)))
     try:
         files = sorted(directory.glob("*.json"))
     except OSError as error:
