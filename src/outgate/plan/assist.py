@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_network
 from types import MappingProxyType
@@ -337,5 +338,6 @@ def _lies_in(inner: Prefix, outer: Prefix) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
+@lru_cache(maxsize=1 << 16)
 def _host(address: Address) -> Prefix:
     return ip_network(address)

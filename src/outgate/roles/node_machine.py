@@ -6,8 +6,8 @@ in one transaction that also takes back what is not wanted any more; only then t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from outgate.compare.changes import changes
 from outgate.model.errors import Refused
@@ -91,11 +91,11 @@ class NodeMachine:
         planned = changes(desired.wants, reading.actual)
         if not planned:
             return Outcome()
-        failures = self.write(planned, desired.wants, reading)
+        failures = self.write(planned, desired.wants)
         left = changes(desired.wants, self.read().actual)
         return Outcome(changes=planned, failures=failures, left=left)
 
-    def write(self, planned: Changes, wants: Mapping[Resource, Because], reading: NodeReading) -> tuple[Failure, ...]:
+    def write(self, planned: Changes, wants: Mapping[Resource, Because]) -> tuple[Failure, ...]:
         """Write changes in the order that lets nothing leave untranslated; return what was refused."""
         made, dropped = _elements(planned.make), _elements(planned.drop)
         in_the_way = [one for one in dropped if one.set in {each.set for each in made} and _is_range(one)]
@@ -105,9 +105,10 @@ class NodeMachine:
             loaded = nft_write.load(_elements(wants), of=NODE)
             self._trusted.update(loaded.learned)
             failures += loaded.failures
+            self._table = loaded.reading
             self.boundary("table loaded")
         elif made:
-            failures += nft_write.write(made, in_the_way, actual=reading.table.elements)
+            failures += self._change_table(made, in_the_way)
             self.boundary("elements made")
         failures += self._write_kernel(planned)
         failures += self._write_rows(_rows(planned.make), _rows(planned.drop)) if not failures else []
@@ -116,9 +117,22 @@ class NodeMachine:
             nft_write.remove()
             self.boundary("table removed")
         elif late and not is_new:
-            failures += nft_write.write((), late, actual=reading.table.elements)
+            failures += self._change_table((), late)
             self.boundary("elements dropped")
         return tuple(failures)
+
+    def _change_table(self, make: Sequence[Element], drop: Sequence[Element]) -> tuple[Failure, ...]:
+        """Change elements in one transaction. When it took the ruleset from the number of the last reading to the next
+        one, nobody else wrote, and the table is what it was with what the transaction said: it is not listed again.
+        """
+        before = self._table
+        actual = before.elements if before is not None else frozenset[Element]()
+        failures = nft_write.write(make, drop, actual=actual)
+        if before is not None and not failures and nft.generation() == before.generation + 1:
+            places = {(one.set, one.key) for one in make}
+            kept = (one for one in actual.difference(drop) if (one.set, one.key) not in places)
+            self._table = replace(before, generation=before.generation + 1, elements=frozenset(kept) | frozenset(make))
+        return failures
 
     def _write_kernel(self, planned: Changes) -> tuple[Failure, ...]:
         """Write rules and routes: tables before the rules that lead there, and rules away before their tables."""

@@ -97,7 +97,7 @@ class Northbound:
         sets: dict[str, frozenset[str]] = {}
         for row in rows[_SET].values():
             if OWNER in row["external_ids"]:
-                ours += [SetMember(set=row["name"], member=ip_network(one)) for one in row["addresses"]]
+                ours += [_member(row["name"], one) for one in row["addresses"]]
             else:
                 sets[row["name"]] = row["addresses"]
         return NorthboundReading(
@@ -285,6 +285,12 @@ class Writing:
                 ["addresses", verb, ["set", some]] for verb, some in (("insert", inserted), ("delete", deleted)) if some
             ]
             yield {"op": "mutate", "table": _SET, "where": where, "mutations": mutations}
+
+
+@lru_cache(maxsize=1 << 16)
+def _member(name: str, text: str) -> SetMember:
+    """Return a member of a set; between two readings most are the same."""
+    return SetMember(set=name, member=ip_network(text))
 
 
 @lru_cache(maxsize=4096)
