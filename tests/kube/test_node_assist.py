@@ -25,6 +25,7 @@ from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnPod
 from tests.kube.replicas import Role, settles
 
 CHOSEN = ("p11", "p21")
+ALONE = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin")  # as the DaemonSet's container
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
     Today(lab).assign_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=pods))
     role.start()
     database = f"unix:{node.programs.northbound}"
-    words = (sys.executable, "-m", "outgate", "node", "run", "--name", "n1", "--assist", database)
+    words = (*ALONE, sys.executable, "-m", "outgate", "node", "run", "--name", "n1", "--assist", database)
     with relay(node.net, role.plane.port), (tmp_path / "node.log").open("wb") as log:
         where = ("--semantics", "auto", "--kubeconfig", str(role.plane.kubeconfig(by_token=True)))
         with node.net.inside():

@@ -49,6 +49,27 @@ def test_openshift_lets_the_node_role_do_what_its_pods_ask_and_no_more() -> None
     assert constraints["users"] == [f"system:serviceaccount:outgate-node:{pod['serviceAccountName']}"]
 
 
+def test_the_assisting_node_role_asks_for_what_it_needs_and_no_more(installed: ControlPlane) -> None:
+    folder = str(DEPLOY / "kustomize" / "assist")
+    words = ("apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", "-k", folder)
+    assert installed.kubectl(*words).stderr == ""
+    (pod,) = (
+        one["spec"]["template"]["spec"]
+        for one in yaml.safe_load_all(installed.kubectl("kustomize", folder).stdout)
+        if one["kind"] == "DaemonSet"
+    )
+    (container,) = pod["containers"]
+    constraints = yaml.safe_load((DEPLOY / "openshift-assist" / "scc.yaml").read_text())
+
+    assert container["args"][-2:] == ["--assist=unix:/run/ovn/ovnnb_db.sock", "--semantics=auto"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": constraints["allowedCapabilities"]}
+    assert constraints["allowedCapabilities"] == ["NET_ADMIN"]
+    assert not {"hostPID", "hostIPC"} & pod.keys()
+    assert [one["hostPath"]["path"] for one in pod["volumes"]] == ["/var/run/ovn-ic"]
+    allowed = {key for key, value in constraints.items() if key.startswith("allow") and value is True}
+    assert allowed == {"allowHostNetwork", "allowHostPorts", "allowHostDirVolumePlugin"}
+
+
 def resources(plane: ControlPlane) -> list[tuple[str, str]]:
     """Return group and name of everything that the server knows, subresources too."""
     _, groups = plane.call("GET", "/apis")
