@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Routed:
     """What the options say: a directory of nodes' snapshots, and how EgressIP shall be routed."""
 
-    semantics: str
-    honor_host_routes: bool
-    snat_scope: str
+    semantics: str = "legacy"
+    honor_host_routes: bool = False
+    snat_scope: str = "any"
     nodes: Path | None = None
 
     @property
@@ -72,9 +72,26 @@ def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def view_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `routing_options`, and `--nodes`."""
-    path = click.Path(path_type=Path, file_okay=False)
-    text = "What `outgate node snapshot` wrote on the nodes; by default the folder `nodes` beside the manifests."
-    return click.option("--nodes", type=path, default=None, metavar="DIR", help=text)(routing_options(function))
+    return _NODES(routing_options(function))
+
+
+def nodes_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--nodes` alone; it arrives in `routed` as well."""
+
+    @wraps(function)
+    def with_nodes(*args: Any, nodes: Path | None, **words: Any) -> Any:
+        return function(*args, routed=Routed(nodes=nodes), **words)
+
+    return _NODES(with_nodes)
+
+
+_NODES = click.option(
+    "--nodes",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    metavar="DIR",
+    help="What `outgate node snapshot` wrote on the nodes; by default the folder `nodes` beside the manifests.",
+)
 
 
 @click.group()

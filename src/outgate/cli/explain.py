@@ -56,9 +56,9 @@ def _intent(options: GatewayOptions) -> Intent | None:
     """Return what is asked for of this machine or cluster; None where a bundle tells."""
     if options.bundle is not None:
         return None
-    from outgate.roles.gateway import read_intent
+    from outgate.roles.egress_view import objects_of
 
-    return read_intent(options)
+    return objects_of(options)
 
 
 def _by_egress_ip(options: GatewayOptions, routed: Routed, intent: Intent, question: Question, output: str) -> int:

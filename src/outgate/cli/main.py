@@ -23,6 +23,7 @@ _COMMANDS = {
     "node": ("outgate.cli.node:node", "Look at a cluster node: which way pods with an egress IP leave."),
     "egressip": ("outgate.cli.egressip:egressip", "List EgressIPs: where they are, whom they serve, why not."),
     "whatif": ("outgate.cli.whatif:whatif", "Say what changes if EgressIPs are routed another way."),
+    "migrate": ("outgate.cli.migrate:migrate", "Prepare a migration from openshift-sdn, or to another setting."),
     "explain": ("outgate.cli.explain:explain", "Say where a pod's packet goes, and why."),
     "trace": ("outgate.cli.explain:trace", "Walk a packet through the plan and through the kernel."),
     "doctor": ("outgate.cli.doctor:doctor", "Look for what would break or leak, and say how to mend it."),

@@ -30,12 +30,14 @@ class Other:
     mode: GatewayMode | None = None
 
 
-def shifts(view: ClusterView, other: Other) -> tuple[Shift, ...]:
-    """Return what changes, by EgressIP, address and range; nothing where all stays.
+def shifts(view: ClusterView, other: Other, before: Other | None = None) -> tuple[Shift, ...]:
+    """Return what changes, by EgressIP, address and range; nothing where all stays. Without `before`, compared is with
+    the view's own routing and each node's own mode.
 
     Nodes without a snapshot are left out: `unread` names them.
     """
-    nodes = {one.name: _Node.of(one, view, other) for one in view.intent.nodes if one.name in view.hosts}
+    was = before or Other(routing=view.routing)
+    nodes = {one.name: _Node.of(one, view, was, other) for one in view.intent.nodes if one.name in view.hosts}
     found: list[Shift] = []
     for egress_ip, pods in _served(view):
         for name, address in egress_ip.assigned:
@@ -121,15 +123,15 @@ class _Node:
     groups: dict[object, list[list[tuple[Prefix, Address]]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, node: Node, view: ClusterView, other: Other) -> _Node:
-        before = EgressNodeFacts.of(node, view.hosts[node.name])
+    def of(cls, node: Node, view: ClusterView, was: Other, other: Other) -> _Node:
+        facts = EgressNodeFacts.of(node, view.hosts[node.name])
         network = view.intent.network
         inside = (*network.cluster_networks, *network.service_networks) if network is not None else ()
         return cls(
-            before=before,
-            after=replace(before, node=replace(node, mode=other.mode or node.mode)),
+            before=replace(facts, node=replace(node, mode=was.mode or node.mode)),
+            after=replace(facts, node=replace(node, mode=other.mode or node.mode)),
             inside=(*inside, *(subnet.prefix for each in view.intent.nodes for subnet in each.subnets)),
-            routing=view.routing,
+            routing=was.routing,
             other=other.routing,
         )
 

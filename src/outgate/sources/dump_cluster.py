@@ -106,6 +106,11 @@ def _egress_ip(given: EgressIP) -> Manifest:
     return _manifest("k8s.ovn.org/v1", "EgressIP", {"name": given.name}, spec=spec, status={"items": items})
 
 
+def dump_egress_ip(given: EgressIP) -> Manifest:
+    """Return the manifest by which a user asks for an EgressIP: without a status."""
+    return {key: value for key, value in _egress_ip(given).items() if key != "status"}
+
+
 def _selector(given: LabelSelector) -> Manifest:
     selector: Manifest = {"matchLabels": dict(given.match_labels)} if given.match_labels else {}
     if given.expressions:
