@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from outgate.model.egress_ip import ClusterView, Routing, Semantics, Shift, Stance
 from outgate.model.host_table import HostTables
-from outgate.model.intent import EgressIP, Intent, LabelSelector
+from outgate.model.intent import EgressIP, Intent, LabelSelector, Node
 from outgate.model.net import MAIN, Address, Discard, LinkName, OnLink, Route, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.sdn import Sdn
@@ -45,21 +45,27 @@ class Migrated:
 
 
 def migrate(sdn: Sdn, intent: Intent) -> Migrated:
-    """Return the EgressIPs: one for each namespace that has addresses, on the nodes that have them now."""
+    """Return the EgressIPs: one for each namespace that has addresses, on the nodes that have them now. An address that
+    two namespaces share stays with the first by name.
+    """
     holders = {address: host.host for host in sdn.hosts for address in host.egress_ips}
-    made = tuple(
-        EgressIP(
-            name=one.name,
-            egress_ips=one.egress_ips,
-            namespace_selector=LabelSelector(((_NAME, one.name),)),
-            assigned=tuple((holders[address], address) for address in one.egress_ips if address in holders),
-            origin=one.origin,
-        )
-        for one in sorted(sdn.namespaces, key=lambda one: one.name)
-        if one.egress_ips
-    )
+    made: list[EgressIP] = []
+    taken: set[Address] = set()
+    for one in sorted(sdn.namespaces, key=lambda one: one.name):
+        mine = tuple(address for address in one.egress_ips if address not in taken)
+        taken |= set(mine)
+        if mine:
+            made.append(
+                EgressIP(
+                    name=one.name,
+                    egress_ips=mine,
+                    namespace_selector=LabelSelector(((_NAME, one.name),)),
+                    assigned=tuple((holders[address], address) for address in mine if address in holders),
+                    origin=one.origin,
+                )
+            )
     return Migrated(
-        egress_ips=made,
+        egress_ips=tuple(made),
         nodes=tuple(sorted({host.host for host in sdn.hosts if host.egress_ips or host.egress_cidrs})),
         findings=tuple(_findings(sdn, intent, holders)),
     )
@@ -101,14 +107,24 @@ def _moved(route: Route, link: LinkName) -> Route:
 
 
 def report(view: ClusterView, before: Other) -> dict[str, tuple[Shift, ...]]:
-    """Return what changes under each setting, compared with what was before."""
-    return {name: shifts(view, setting, before) for name, setting in SETTINGS.items() if setting != before}
+    """Return what goes another way, or as somebody else, under each setting. By which stack it goes is not counted:
+    the world outside does not see that.
+    """
+    return {
+        name: tuple(one for one in shifts(view, setting, before) if _is_seen_outside(one))
+        for name, setting in SETTINGS.items()
+    }
+
+
+def _is_seen_outside(shift: Shift) -> bool:
+    before, after = shift.before, shift.after
+    return (before.hops, before.source, before.arrives) != (after.hops, after.source, after.arrives)
 
 
 def _findings(sdn: Sdn, intent: Intent, holders: dict[Address, str]) -> Iterator[Finding]:
     nodes = {node.name: node for node in intent.nodes}
     owner: dict[Address, str] = {}
-    for one in sdn.namespaces:
+    for one in sorted(sdn.namespaces, key=lambda each: each.name):
         about = f"NetNamespace/{one.name}"
         for address in one.egress_ips:
             first = owner.setdefault(address, one.name)
@@ -120,9 +136,14 @@ def _findings(sdn: Sdn, intent: Intent, holders: dict[Address, str]) -> Iterator
             if host is None:
                 text = f"no HostSubnet has {address}: its pods do not leave today"
                 yield Finding("NoHostHasIt", about, text, Severity.WARNING, "give it a node", one.origin)
-            elif host in nodes and network_for(address, nodes[host]) is None:
+            elif host in nodes and _is_known(nodes[host]) and network_for(address, nodes[host]) is None:
                 text = (
-                    f"{address} is in no network of {host}: openshift-sdn did not ask, OVN-Kubernetes will not take it"
+                    f"{address} is in no network of {host}; openshift-sdn did not ask, OVN-Kubernetes takes none such"
                 )
                 fix = "use an address of a network that the node is in"
                 yield Finding("NoNetworkHoldsIt", about, text, Severity.REFUSAL, fix, one.origin)
+
+
+def _is_known(node: Node) -> bool:
+    """Whether anything is known of a node's networks."""
+    return bool(node.primary or node.host_cidrs)
