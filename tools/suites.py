@@ -1,4 +1,7 @@
-"""Runs the test suites one after the other and sums them up: a line per suite with its time, then one line for all.
+"""Runs the test suites and sums them up: a line per suite with its time, then one line for all.
+
+Suites run one after the other, in lanes that `+` divides: lanes run side by side, because the suites with daemons and
+network namespaces wait more than they work. The first lane is shown as it comes, of the others a suite when it is done.
 
 A suite is a folder of `tests/` here that holds test files; a name without such a folder is passed over. The suites that
 build network namespaces (`kube` is one: gateways live on its API server) need root; without it they are not run, and
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +45,19 @@ def exists(suite: str) -> bool:
     return any(Path("tests", suite).rglob("test_*.py"))
 
 
-def run(suite: str) -> Tally:
-    """Run one suite under pytest, its output shown as it comes, and count it from pytest's JUnit report."""
+def run(suite: str, *, at_once: bool) -> Tally:
+    """Run one suite under pytest and count it from pytest's JUnit report. Its output is shown as it comes, or later."""
     report = REPORTS / f"{suite}.xml"
     report.unlink(missing_ok=True)
     started = time.monotonic()
-    print(f"== {suite}", flush=True)
+    if at_once:
+        print(f"== {suite}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", f"tests/{suite}"]
-    code = subprocess.run(command, check=False).returncode
+    pipe, both = (None, None) if at_once else (subprocess.PIPE, subprocess.STDOUT)
+    done = subprocess.run(command, check=False, text=True, stdout=pipe, stderr=both)
+    if not at_once:
+        print(f"== {suite}\n{done.stdout}", end="", flush=True)
+    code = done.returncode
     seconds = time.monotonic() - started
     if not report.exists():
         return Tally(suite=suite, seconds=seconds, broken=f"pytest ended with {code} and left no report")
@@ -68,12 +77,29 @@ def counted(suite: str, seconds: float, code: int, report: Path) -> Tally:
     return Tally(suite=suite, seconds=seconds, passed=passed, failed=failed, skipped=numbers["skipped"])
 
 
-def main(suites: list[str], *, is_root: bool) -> int:
-    """Run the named suites in order, print the summary, and return the exit code."""
+def lanes_of(words: list[str]) -> list[list[str]]:
+    """Return the suites of each lane."""
+    lanes: list[list[str]] = [[]]
+    for word in words:
+        if word == "+":
+            lanes.append([])
+        else:
+            lanes[-1].append(word)
+    return lanes
+
+
+def main(words: list[str], *, is_root: bool) -> int:
+    """Run the named suites, lanes side by side, print the summary, and return the exit code."""
     REPORTS.mkdir(parents=True, exist_ok=True)
-    there = [suite for suite in suites if exists(suite)]
-    barred = [suite for suite in there if suite in NEEDS_ROOT and not is_root]
-    tallies = [run(suite) for suite in there if suite not in barred]
+    there = [[suite for suite in lane if exists(suite)] for lane in lanes_of(words)]
+    barred = [suite for lane in there for suite in lane if suite in NEEDS_ROOT and not is_root]
+    lanes = [[suite for suite in lane if suite not in barred] for lane in there]
+
+    def through(number: int) -> list[Tally]:
+        return [run(suite, at_once=number == 0) for suite in lanes[number]]
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        tallies = [tally for lane in pool.map(through, range(len(lanes))) for tally in lane]
     print()
     for tally in tallies:
         print(tally)

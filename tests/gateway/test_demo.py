@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,27 +17,34 @@ from tests.gateway.rig import until
 DEMO = [sys.executable, "-m", "outgate", "demo"]
 
 
-def leftovers() -> set[str]:
-    """Return what a laboratory could leave: published namespaces, processes of ours, directories."""
+MARK = "OUTGATE_TEST_OF_THE_DEMO"
+
+
+def leftovers(place: Path) -> set[str]:
+    """Return what a laboratory could leave: published namespaces, processes that bear our mark, directories."""
     names = Path("/run/netns")
-    found = {str(path) for path in names.glob("og-*")} if names.is_dir() else set()
-    found |= {str(path) for path in Path("/tmp").glob("outgate-demo-*")}
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
+    found = {str(path) for path in names.glob("og-lab-*")} if names.is_dir() else set()
+    found |= {str(path) for path in place.glob("outgate-*")}
+    for process in Path("/proc").glob("[0-9]*/environ"):
         try:
-            words = process.read_bytes().split(b"\0")
+            is_ours = f"{MARK}={place}".encode() in process.read_bytes().split(b"\0")
+            words = (process.parent / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"outgate.lab.server" in words or any(b"outgate-demo-" in word for word in words):
+        if is_ours:
             found.add(f"{process.parent.name}: {b' '.join(words[:6]).decode()}")
     return found
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Compare before and after: other laboratories may be open on this machine."""
-    before = leftovers()
-    yield
-    until(lambda: leftovers() <= before, "nothing is left behind")
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for the demo's files, and nothing of it is left: other laboratories may be open on this machine."""
+    with tempfile.TemporaryDirectory(prefix="ogt") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setenv(MARK, name)
+        before = leftovers(Path(name))
+        yield Path(name)
+        until(lambda: leftovers(Path(name)) <= before, "nothing is left behind")
 
 
 def test_the_demo_shows_every_sentence_and_says_so_in_its_last_line() -> None:
@@ -62,7 +70,7 @@ def test_an_interrupted_demo_leaves_nothing(number: signal.Signals) -> None:
         assert demo.returncode == 130
 
 
-def test_a_killed_demo_leaves_no_namespace_and_no_process() -> None:
+def test_a_killed_demo_leaves_no_namespace_and_no_process(place: Path) -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
@@ -70,9 +78,8 @@ def test_a_killed_demo_leaves_no_namespace_and_no_process() -> None:
                 demo.kill()
                 break
         demo.communicate(timeout=60)
-    for path in Path("/tmp").glob("outgate-demo-*"):  # files are all that a killed process can not take with it
-        if path.stat().st_uid == os.getuid():
-            subprocess.run(["rm", "-r", str(path)], check=True)
+    for path in place.glob("outgate-demo-*"):  # files are all that a killed process can not take with it
+        shutil.rmtree(path)
 
 
 def test_the_laboratory_can_be_kept_open_and_taken_away() -> None:

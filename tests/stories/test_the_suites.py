@@ -36,6 +36,21 @@ def test_the_last_line_sums_all_suites_and_a_missing_suite_is_passed_over(tmp_pa
     assert [line.split()[0] for line in lines[-3:-1]] == ["stories", "laws"]
 
 
+def test_lanes_run_side_by_side_and_are_summed_in_the_order_of_the_words(tmp_path: Path) -> None:
+    meet = "import pathlib, time\ndef test_meet():\n    end = time.monotonic() + 60\n"
+    for suite, other in (("stories", "laws"), ("laws", "stories")):
+        wait = (
+            f"    while not pathlib.Path({str(tmp_path / other)!r}).exists():\n        assert time.monotonic() < end\n"
+        )
+        write_suite(tmp_path, suite, f"{meet}    pathlib.Path({str(tmp_path / suite)!r}).touch()\n{wait}")
+
+    code, lines = run_suites(tmp_path, "stories", "+", "laws")
+
+    assert (code, lines[-1]) == (0, "2 passed, 0 failed, 0 skipped")
+    assert [line.split()[0] for line in lines[-3:-1]] == ["stories", "laws"]
+    assert "== laws" in lines
+
+
 def test_a_failed_test_is_an_exit_code(tmp_path: Path) -> None:
     write_suite(tmp_path, "stories", "def test_one(): assert 1 == 2\n")
 
