@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
 from outgate.model.egress_ip import NodeSnapshot, Semantics, SnatScope, Stance
@@ -28,13 +28,15 @@ from outgate.model.why import Because, Finding, Severity
 from outgate.plan.assist_nic import plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
-from outgate.plan.source_ranges import outermost
+from outgate.plan.source_ranges import lies_in, outermost
 
 CLUSTER_ROUTER = "ovn_cluster_router"
 _THEIR_EXCEPTIONS, _HAND_OVER, _EXCEPTIONS = 102, 103, 104  # on the cluster router; external gateways are at 501
+_EGRESS_SERVICE = 101
 _ON_ROUTER = 200  # and the length of the prefix: the longest wins
 _ROUTER_EXCEPTIONS = 400
 _DESTINATION = re.compile(r"\bip[46]\.dst == (\$\w+|[0-9a-fA-F:.]+(?:/\d+)?)")
+_SOURCE = re.compile(r"\bip[46]\.src == ([0-9a-fA-F:.]+)(?![0-9a-fA-F:./])")
 _REPLY_MARK = 42  # by which OVN-Kubernetes tells answers to flows from outside
 _KERNEL_RULES = frozenset({(0, LOCAL), (32766, MAIN), (32767, 253)})
 _ALWAYS_INSIDE = tuple(
@@ -107,11 +109,14 @@ class _Family:
             return
         if self.snapshot.node.mode is GatewayMode.LOCAL:
             self._hand_over(pods, self._taken(routes))
-        elif self.snapshot.routing.honor_host_routes:
+        elif self.snapshot.node.mode is GatewayMode.SHARED and self.snapshot.routing.honor_host_routes:
             self._on_router(pods, routes)
 
     def _pods(self) -> dict[Address, tuple[Assignment, AssignedPod]]:
-        """Return the pods with an egress IP of the primary NIC here, by address; each has one, the first by name."""
+        """Return the pods with an egress IP of the primary NIC here, by address; each has one, the first by name.
+
+        Pods that an EgressService sends elsewhere are left out: that is of priority 101, and has to come first.
+        """
         found: dict[Address, tuple[Assignment, AssignedPod]] = {}
         for one in sorted(self.snapshot.assignments, key=lambda one: (one.egress_ip, str(one.address))):
             networks = [network for network in self.snapshot.node.primary if network.version == self.version]
@@ -119,7 +124,19 @@ class _Family:
                 for pod in one.pods:
                     for address in pod.addresses:
                         found.setdefault(address, (one, pod))
+        for policy in self.snapshot.policies:
+            if policy.router == CLUSTER_ROUTER and policy.priority == _EGRESS_SERVICE:
+                for word in _SOURCE.findall(policy.match):
+                    self._leave_to_service(found.pop(ip_address(word), None))
         return found
+
+    def _leave_to_service(self, left_out: tuple[Assignment, AssignedPod] | None) -> None:
+        if left_out is not None:
+            one, pod = left_out
+            text = (
+                f"an EgressService sends Pod/{pod.namespace}/{pod.name} out, and comes before EgressIP/{one.egress_ip}"
+            )
+            self.findings.append(Finding("EgressServiceFirst", self._about, text, Severity.NOTE))
 
     def _diverging(self) -> list[tuple[Prefix, tuple[Route, ...]]]:
         """Return the prefixes for which the host goes another way than the gateway router, and its winning routes."""
@@ -137,16 +154,15 @@ class _Family:
         for prefix, routes in sorted(by_prefix.items(), key=lambda item: str(item[0])):
             lowest = min(route.metric for route in routes)
             legs = tuple(sorted((route for route in routes if route.metric == lowest), key=str))
-            if not any(_lies_in(prefix, one) for one in inside) and {leg.hop for leg in legs} != self._of_router(
-                prefix
-            ):
+            hops = {leg.hop for leg in legs}
+            if hops != self._of_router(prefix) and not any(lies_in(prefix, one) for one in inside):
                 found.append((prefix, legs))
         return found
 
     def _of_router(self, prefix: Prefix) -> set[object]:
         """Return the next hops of the gateway router for a prefix."""
         node = self.snapshot.node
-        if any(_lies_in(prefix, network) for network in node.primary if network.version == self.version):
+        if any(lies_in(prefix, network) for network in node.primary if network.version == self.version):
             return {OnLink(link=BRIDGE)}
         return {Via(address=one, link=BRIDGE) for one in node.next_hops if one.version == self.version}
 
@@ -332,10 +348,6 @@ class _Family:
     @property
     def _about(self) -> str:
         return f"Node/{self.snapshot.node.name}"
-
-
-def _lies_in(inner: Prefix, outer: Prefix) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1 << 16)

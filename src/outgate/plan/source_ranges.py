@@ -29,6 +29,11 @@ def outermost(prefixes: Iterable[Prefix]) -> list[Prefix]:
     return kept
 
 
+def lies_in(inner: Prefix, outer: Prefix) -> bool:
+    """Whether a prefix is a part of another, or it itself; of two families it never is."""
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
 def grant(tenants: Iterable[EgressTenant]) -> tuple[Mapping[str, tuple[Prefix, ...]], tuple[Finding, ...]]:
     """Return the ranges that each tenant has of those that it lists, and what the others are told."""
     taken: dict[int, list[_Span]] = {4: [], 6: []}

@@ -17,6 +17,7 @@ from outgate.model.net import MAIN, Address, Prefix
 from outgate.model.nics import GatewayMode
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide_alone, hosting_nic
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.source_ranges import lies_in
 
 _ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _FIRST = {4: int(ip_address("1.0.0.1")), 6: int(ip_address("2000::1"))}  # of anywhere
@@ -91,7 +92,7 @@ def ranges(host: HostTables, version: int, inside: Sequence[Prefix]) -> Iterator
             told.add(route.dst)
     every = sorted(told, key=lambda one: (int(one.network_address), one.prefixlen))
     for number, prefix in enumerate(every):
-        own = prefix.is_multicast or prefix.is_link_local or any(_lies_in(prefix, one) for one in inside)
+        own = prefix.is_multicast or prefix.is_link_local or any(lies_in(prefix, one) for one in inside)
         address = None if own else _alone_in(prefix, every[number + 1 :])
         if address is not None:
             yield prefix, address
@@ -168,7 +169,3 @@ class _Node:
 
     def _decisions(self, asked: Asked) -> tuple[Decision, Decision]:
         return decide_alone(asked, self.before, self.routing), decide_alone(asked, self.after, self.other)
-
-
-def _lies_in(inner: Prefix, outer: Prefix) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
