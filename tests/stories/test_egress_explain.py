@@ -32,10 +32,10 @@ from outgate.model.net import MAIN, Discard, Link, LinkName, NextHop, OnLink, Ro
 from outgate.model.nics import GatewayMode, HostCidr
 from outgate.plan.egress_explain import explain_pod
 from outgate.plan.egress_ip import BRIDGE
-from outgate.plan.egress_list import listed, reasons
+from outgate.plan.egress_list import detail, listed, reasons
 from outgate.plan.whatif import Other, shifts, unread
 from outgate.report.egress_ip import egress_document, egress_text
-from outgate.report.egress_list import list_text, reasons_text
+from outgate.report.egress_list import detail_text, list_text, reasons_text
 from outgate.report.whatif import whatif_text
 
 ETH1 = LinkName("eth1")
@@ -260,6 +260,20 @@ def test_the_list_counts_pods_once() -> None:
     assert [(one.name, one.pods) for one in rows] == [("prod", 2), ("zeta", 0)]
     assert rows[1].findings[0].reason == "StandBy"
     assert "prod      192.168.99.150  n1    2     shop" in list_text(rows)
+
+
+def test_one_egress_ip_is_shown_with_its_nic_its_pods_and_those_that_have_another() -> None:
+    prod, zeta = detail(VIEW, "prod"), detail(VIEW, "zeta")
+
+    assert [(str(one.address), one.node, one.nic) for one in prod.placements] == [("192.168.99.150", "n1", BRIDGE)]
+    assert [one.nic for one in zeta.placements] == [ETH1]
+    assert [pod.name for pod in prod.pods] == ["db", "web"]
+    assert (zeta.pods, [(pod.name, owner) for pod, owner in zeta.standby]) == ((), [("web", "prod")])
+    text = detail_text(zeta)
+    assert "192.168.55.150  on n1, eth1  192.168.55.0/24" in text
+    assert "has EgressIP/prod first" in text
+    with pytest.raises(IntentError, match="there are prod, zeta"):
+        detail(VIEW, "x")
 
 
 def test_what_changes_is_told_by_range_for_all_pods_that_are_alike() -> None:

@@ -112,6 +112,22 @@ def list_(options: GatewayOptions, output: str) -> int:
     return CHANGES if any(one.findings for one in rows) else FINE
 
 
+@egressip.command(name="show")
+@click.argument("egress_ip", metavar="NAME")
+@nodes_option
+@format_option
+@place_options
+def show_(options: GatewayOptions, routed: Routed, egress_ip: str, output: str) -> int:
+    """Show one EgressIP: on which node and NIC each address is, the pods that it serves, what is amiss: exit 1 then."""
+    from outgate.plan.egress_list import detail
+    from outgate.report.egress_list import detail_document, detail_text
+    from outgate.roles.egress_view import ViewOptions, view_of
+
+    found = detail(view_of(ViewOptions(objects=options, nodes=routed.nodes)), egress_ip)
+    show(output, lambda: detail_document(found), lambda: detail_text(found, style()))
+    return CHANGES if found.findings else FINE
+
+
 @egressip.command(name="why-unassigned")
 @click.argument("egress_ip", metavar="NAME")
 @format_option

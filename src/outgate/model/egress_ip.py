@@ -8,7 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from outgate.model.host_table import HostTables
-from outgate.model.intent import Assignment, Intent, Node
+from outgate.model.intent import Assignment, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
 from outgate.model.ovn import Policy
 from outgate.model.why import Because, Finding
@@ -247,3 +247,24 @@ class Shift:
         if self.before.offload.possible is not self.after.offload.possible:
             found.append("offload")
         return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One address of an EgressIP: its node (empty: none), the NIC there, where that is known, and the network."""
+
+    address: Address
+    node: str
+    nic: LinkName | None = None
+    network: Prefix | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressDetail:
+    """An EgressIP as a whole: where its addresses are, the pods that it serves and those that have another first."""
+
+    name: str
+    placements: tuple[Placement, ...]
+    pods: tuple[Pod, ...]
+    standby: tuple[tuple[Pod, str], ...]
+    findings: tuple[Finding, ...] = ()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from outgate.model.egress_ip import AddressReason, EgressRow
+from outgate.model.egress_ip import AddressReason, ClusterView, EgressDetail, EgressRow, Placement
 from outgate.model.errors import IntentError
-from outgate.model.intent import EgressIP, Intent
+from outgate.model.intent import EgressIP, Intent, Pod
 from outgate.model.net import Address
 from outgate.model.why import Finding, Severity
-from outgate.plan.assignment import candidates, unassigned
+from outgate.plan.assignment import candidates, network_for, unassigned
+from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
 
@@ -46,10 +47,7 @@ def reasons(intent: Intent, name: str) -> tuple[AddressReason, ...]:
     Raises:
         IntentError: there is no such EgressIP.
     """
-    found = next((one for one in intent.egress_ips if one.name == name), None)
-    if found is None:
-        known = ", ".join(sorted(one.name for one in intent.egress_ips)[:5]) or "none"
-        raise IntentError(f"there is no EgressIP {name!r}; there are {known}")
+    found = _named(intent, name)
     amiss = dict(zip(_open(found), unassigned(found, intent), strict=True))
     return tuple(
         AddressReason(
@@ -61,6 +59,50 @@ def reasons(intent: Intent, name: str) -> tuple[AddressReason, ...]:
         )
         for address, node in _placed(found)
     )
+
+
+def detail(view: ClusterView, name: str) -> EgressDetail:
+    """Return one EgressIP as a whole.
+
+    Raises:
+        IntentError: there is no such EgressIP.
+    """
+    found = _named(view.intent, name)
+    index, pods_in = NamespaceIndex(view.intent.namespaces), pods_by_namespace(view.intent.pods)
+    first: dict[tuple[str, str], str] = {}
+    mine: tuple[Pod, ...] = ()
+    for one in sorted(view.intent.egress_ips, key=lambda each: each.name):
+        pods = pods_of(index.select(one.namespace_selector), one.pod_selector, pods_in)
+        for pod in pods:
+            first.setdefault((pod.namespace, pod.name), one.name)
+        mine = pods if one.name == name else mine
+    owners = [(pod, first[pod.namespace, pod.name]) for pod in sorted(mine, key=lambda one: (one.namespace, one.name))]
+    return EgressDetail(
+        name=name,
+        placements=tuple(_placement(view, address, node) for address, node in _placed(found)),
+        pods=tuple(pod for pod, owner in owners if owner == name),
+        standby=tuple((pod, owner) for pod, owner in owners if owner != name),
+        findings=unassigned(found, view.intent),
+    )
+
+
+def _placement(view: ClusterView, address: Address, name: str) -> Placement:
+    node = next((one for one in view.intent.nodes if one.name == name), None)
+    host = view.hosts.get(name)
+    return Placement(
+        address=address,
+        node=name,
+        nic=hosting_nic(address, EgressNodeFacts.of(node, host)) if node is not None and host is not None else None,
+        network=network_for(address, node) if node is not None else None,
+    )
+
+
+def _named(intent: Intent, name: str) -> EgressIP:
+    found = next((one for one in intent.egress_ips if one.name == name), None)
+    if found is None:
+        known = ", ".join(sorted(one.name for one in intent.egress_ips)[:5]) or "none"
+        raise IntentError(f"there is no EgressIP {name!r}; there are {known}")
+    return found
 
 
 def _placed(egress_ip: EgressIP) -> Iterator[tuple[Address, str]]:

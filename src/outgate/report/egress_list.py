@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outgate.model.egress_ip import AddressReason, EgressRow
+from outgate.model.egress_ip import AddressReason, EgressDetail, EgressRow
+from outgate.model.intent import Pod
 from outgate.report.findings import finding_lines
-from outgate.report.layout import PLAIN, Cell, Row, Style, Tone, columns, count
+from outgate.report.layout import MANY, PLAIN, Cell, Row, Style, Tone, columns, count
 from outgate.report.plain import Plain, document
 
 
@@ -52,3 +53,27 @@ def reasons_text(reasons: Sequence[AddressReason], style: Style = PLAIN) -> str:
 def reasons_document(reasons: Sequence[AddressReason]) -> dict[str, Plain]:
     """Return the document of kind EgressIPReasons."""
     return document("EgressIPReasons", {"addresses": list(reasons)})
+
+
+def detail_text(detail: EgressDetail, style: Style = PLAIN) -> str:
+    """Return one EgressIP as text: its addresses, its pods, and what is amiss."""
+    rows: list[Row] = []
+    for one in detail.placements:
+        where = f"on {one.node}" if one.node else "on no node"
+        by = f", {one.nic}" if one.nic is not None else ""
+        rows.append([str(one.address), Cell(where + by, Tone.PLAIN if one.node else Tone.BAD), str(one.network or "")])
+    lines = [style.paint(f"EgressIP/{detail.name}", Tone.STRONG), *columns(rows, style, indent=2)]
+    lines.append(f"serves {count(len(detail.pods), 'pod')}")
+    lines += columns([[*_pod(pod), ""] for pod in detail.pods][: None if style.whole else MANY], style, indent=2)
+    lines += [f"  and {len(detail.pods) - MANY} more"] if len(detail.pods) > MANY and not style.whole else []
+    lines += columns([[*_pod(pod), f"has EgressIP/{owner} first"] for pod, owner in detail.standby], style, indent=2)
+    return "\n".join([*lines, *finding_lines(detail.findings, style)])
+
+
+def detail_document(detail: EgressDetail) -> dict[str, Plain]:
+    """Return the document of kind EgressIPDetail."""
+    return document("EgressIPDetail", {"egressIP": detail})
+
+
+def _pod(pod: Pod) -> list[str]:
+    return [f"{pod.namespace}/{pod.name}", ", ".join(map(str, pod.addresses)), f"on {pod.node}" if pod.node else ""]
