@@ -95,6 +95,10 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
             node.ip(f"route add {PARTNER[0]} via {OTHER_ROUTER[0]} dev {BRIDGE}")
             settles(lambda: arrives(lab, pods) == (0, 2), "the route is followed, of both pods")
 
+            settles(
+                lambda: explained(role) == "leaves n1 by br-ex via 192.168.99.2 as 192.168.99.150", "explain says so"
+            )
+
             node.ip(f"route del {PARTNER[0]} via {OTHER_ROUTER[0]} dev {BRIDGE}")
             settles(lambda: arrives(lab, pods) == (2, 0), "the route is forgotten")
 
@@ -111,6 +115,15 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
     lab.settle()
     assert arrives(lab, pods) == (2, 0)
     assert lab.by_default.leaked(CLUSTER) == lab.by_other.leaked(CLUSTER) == 0
+
+
+def explained(role: Role) -> str:
+    """What `explain` answers from the cluster alone: the role on the node has told its host's routes there."""
+    words = (sys.executable, "-m", "outgate", "explain", "shop/p21", "--to", str(PARTNER[0]), "--semantics", "auto")
+    ran = subprocess.run(
+        (*words, "--kubeconfig", str(role.plane.kubeconfig())), capture_output=True, text=True, check=False
+    )
+    return ran.stdout.partition("\n")[0].partition(f" to {PARTNER[0]}: ")[2]
 
 
 def arrives(lab: OvnLaboratory, pods: tuple[OvnPod, ...]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,7 @@ import yaml
 
 from outgate.model.host_table import HostSnapshot, HostTables
 from outgate.model.net import MAIN, Link, LinkName, NextHop, OnLink, Route, Rule, Via
-from outgate.sources.host_snapshot import snapshots, written
+from outgate.sources.host_snapshot import snapshots, told, told_host, written
 from outgate.sources.must_gather import read_must_gather, root_of
 
 OUTGATE = (sys.executable, "-m", "outgate")
@@ -173,3 +174,13 @@ def test_an_address_that_is_none_is_refused_with_its_place(gathered: Path) -> No
 
     assert ran.returncode == 2
     assert "bad.yaml NetNamespace/bad: egressIPs: '192.168.1.999'" in ran.stderr
+
+
+def test_what_a_node_tells_of_its_host_reads_back_without_the_links_of_pods() -> None:
+    crowded = replace(
+        HOST, links=MappingProxyType({**HOST.links, LinkName("veth1"): Link(name=LinkName("veth1"), index=9)})
+    )
+
+    assert told(crowded) == told(HOST)
+    assert told_host(told(crowded)) == HOST
+    assert told_host("") is told_host("{") is told_host('{"links": 7}') is None

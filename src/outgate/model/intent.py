@@ -447,6 +447,7 @@ class EgressNode:
     name: str
     assignments: tuple[Assignment, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    host: str = ""  # the host's routes as the role there has told them, as text that `sources.host_snapshot` reads
     origin: Origin = field(default_factory=Origin, compare=False)
 
 

@@ -19,7 +19,7 @@ from outgate.model.intent import EgressGateway, Intent, Served, Told
 from outgate.model.status import TenantState
 from outgate.model.why import Finding
 from outgate.roles.options import GatewayOptions
-from outgate.sources.kube.kinds import LOOKER
+from outgate.sources.kube.kinds import LOOKER, Kinds
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.several import SeveralSources
 from outgate.sources.kube.source import KubeSource, Remembered
@@ -97,8 +97,8 @@ def _document(document: str, cluster: str) -> str:
     return f"{stem}-{cluster}.{kind}" if cluster else document
 
 
-def read_once(options: GatewayOptions, documents: Documents) -> Intent:
-    """Return what the API server says now, for a command that only looks.
+def read_once(options: GatewayOptions, documents: Documents, kinds: Kinds = LOOKER) -> Intent:
+    """Return what the API server says now of these kinds, for a command that only looks.
 
     Raises:
         IntentError: as `open_server`.
@@ -108,7 +108,7 @@ def read_once(options: GatewayOptions, documents: Documents) -> Intent:
     def looking(name: str, contexts: tuple[str, ...]) -> KubeSource:
         remembered = Remembered(cluster=_uid(documents.read(_document(CLUSTER, name))))
         opener = open_server(options, contexts)
-        return KubeSource(opener, gateway=options.name, kinds=LOOKER, remembered=remembered, timings=TIMINGS)
+        return KubeSource(opener, gateway=options.name, kinds=kinds, remembered=remembered, timings=TIMINGS)
 
     several = SeveralSources({name: looking(name, contexts) for name, contexts in options.clusters})
     source = several if options.clusters else looking("", options.contexts)

@@ -8,15 +8,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from outgate.model.egress_ip import DEFAULT_ROUTING, ClusterView, Routing
-from outgate.model.host_table import HostSnapshot
+from outgate.model.errors import NotReady
+from outgate.model.host_table import HostSnapshot, HostTables
 from outgate.model.intent import Intent
 from outgate.model.sdn import Sdn
+from outgate.roles.cluster_source import read_once
 from outgate.roles.gateway import read_intent
-from outgate.roles.options import GatewayOptions
-from outgate.sources.host_snapshot import snapshots, written
+from outgate.roles.options import GatewayOptions, place_of
+from outgate.sources.host_snapshot import snapshots, told_host, written
+from outgate.sources.kube.kinds import NODES_TOLD
 from outgate.sources.must_gather import SDN_KINDS, files_of, read_must_gather, root_of
 from outgate.sources.openshift_sdn import read_sdn
 from outgate.systems.kernel.tables import read_tables
+from outgate.systems.statefile.documents import Documents
 
 NODES = "nodes"  # where snapshots are looked for beside the manifests
 
@@ -26,7 +30,7 @@ class ViewOptions:
     """Where a view comes from: objects as for a gateway, and a directory of snapshots."""
 
     objects: GatewayOptions
-    nodes: Path | None = None  # None: the folder `nodes` beside the manifests, if there is one
+    nodes: Path | None = None  # None: the folder `nodes` beside the manifests, and what a live cluster's nodes tell
     routing: Routing = DEFAULT_ROUTING
 
 
@@ -39,12 +43,25 @@ def view_of(options: ViewOptions, intent: Intent | None = None) -> ClusterView:
     """
     beside = options.objects.manifests / NODES
     place = options.nodes or (beside if options.objects.kubeconfig is None and beside.is_dir() else None)
-    hosts = {name: one.host for name, one in snapshots(place).items()} if place is not None else {}
+    hosts = _told(options.objects)
+    hosts |= {name: one.host for name, one in snapshots(place).items()} if place is not None else {}
     return ClusterView(
         intent=objects_of(options.objects) if intent is None else intent,
         hosts=MappingProxyType(hosts),
         routing=options.routing,
     )
+
+
+def _told(options: GatewayOptions) -> dict[str, HostTables]:
+    """Return the hosts that the role on each node tells of, in a live cluster that has that role; else none."""
+    if options.kubeconfig is None:
+        return {}
+    try:
+        told = read_once(options, Documents(place_of(options).state), NODES_TOLD).egress_nodes
+    except NotReady:
+        return {}
+    found = {one.name: told_host(one.host) for one in told}
+    return {name: host for name, host in found.items() if host is not None}
 
 
 def objects_of(options: GatewayOptions) -> Intent:

@@ -30,6 +30,7 @@ from outgate.model.state import Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.host_table import ROUTES_FOLLOWED, condition_of, examine, unserved
 from outgate.roles.node_assist import Assisting
+from outgate.sources.host_snapshot import told
 from outgate.sources.kube.kinds import of_node
 from outgate.sources.kube.source import KubeSource
 from outgate.systems.kernel.tables import read_tables
@@ -185,8 +186,9 @@ class Observing:
             conditions.append(condition_of(amiss, node, ROUTES_FOLLOWED))
             findings += amiss
         self._tallies.judged(findings)
-        if any(one not in node.conditions for one in conditions):
-            await self._tell(conditions)
+        text = told(host)
+        if text != node.host or any(one not in node.conditions for one in conditions):
+            await self._tell(conditions, text)
 
     def _assist(self, own: Node, node: EgressNode) -> tuple[Finding, ...]:
         assert self._assisting is not None
@@ -198,9 +200,9 @@ class Observing:
             fix = "it is tried again every 30 s; what was written before stays in force"
             return (Finding("NotAssisted", f"Node/{self._name}", str(error), Severity.WARNING, fix),)
 
-    async def _tell(self, conditions: list[Condition]) -> None:
+    async def _tell(self, conditions: list[Condition], host: str) -> None:
         try:
-            await judged.observe(self._server, self._name, conditions, time.time())
+            await judged.observe(self._server, self._name, conditions, time.time(), host=host)
         except OutgateError as error:
             self._tallies.failed += 1
             log.warning("not written", extra={"fields": {"error": str(error)}})

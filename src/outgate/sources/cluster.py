@@ -238,6 +238,7 @@ class EgressNodeStatus(Struct, frozen=True, gc=False):
 
     egress_ips: list[NodeEgressIP] | None = field(name="egressIPs", default=None)
     conditions: list[StatusCondition] | None = None
+    host: str | None = None
 
 
 class EgressNode(Struct, frozen=True, gc=False, rename="camel", tag_field="kind"):

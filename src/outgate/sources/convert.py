@@ -231,6 +231,7 @@ class Converter:
                 )
                 for one in status.conditions or ()
             ),
+            host=status.host or "",
             origin=Origin(file=self._file, line=line, column=column, kind="EgressNode", name=name),
         )
 

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 
 from outgate.model.errors import IntentError
-from outgate.model.host_table import HostSnapshot
+from outgate.model.host_table import HostSnapshot, HostTables
+from outgate.model.net import ALL_LINKS, Discard
 from outgate.model.why import Origin
 from outgate.sources.exact import Misread, plain_of, value_of
 
 KIND, VERSION = "NodeSnapshot", 1
+MOST_TOLD = 256 << 10  # characters; an object of an API server holds 1.5 MB at most
 _MOST_BYTES = 256 << 20
 
 
 def written(snapshot: HostSnapshot) -> bytes:
     """Return the file of a snapshot."""
     return msgspec.json.encode({"kind": KIND, "version": VERSION, "snapshot": plain_of(HostSnapshot, snapshot)})
+
+
+def told(host: HostTables) -> str:
+    """Return a host as text for the status of an EgressNode: without links that no route leads to, as those of pods,
+    which come and go. Empty when it is too long for that.
+    """
+    used = {route.hop.link for route in host.routes if not isinstance(route.hop, Discard)}
+    less = replace(
+        host,
+        links=MappingProxyType({name: link for name, link in host.links.items() if name in used}),
+        settings=MappingProxyType({key: value for key, value in host.settings.items() if key[0] in {*used, ALL_LINKS}}),
+    )
+    text = msgspec.json.encode(plain_of(HostTables, less), order="sorted").decode()
+    return text if len(text) <= MOST_TOLD else ""
+
+
+def told_host(text: str) -> HostTables | None:
+    """Return the host that such a text tells of; None when it is empty, or of another version of outgate."""
+    try:
+        host: HostTables | None = value_of(HostTables, msgspec.json.decode(text)) if text else None
+    except (msgspec.DecodeError, Misread, RecursionError):
+        return None
+    return host
 
 
 def snapshots(directory: Path) -> Mapping[str, HostSnapshot]:

@@ -79,6 +79,7 @@ _EGRESS_NODES = Watched(
     shape=cluster.EgressNode,
     may_be_absent=True,
 )
+NODES_TOLD = Kinds(always=(_EGRESS_NODES,))  # what the role on each node has told of its host
 CLUSTER = Kinds(
     always=tuple(
         replace(one, with_status=True) if one.shape is None else one for one in (*_KINDS, _CLAIMS, _EGRESS_NODES)

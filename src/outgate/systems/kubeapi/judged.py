@@ -57,13 +57,14 @@ def _assignment(one: Assignment) -> dict[str, Any]:
     return {"name": one.egress_ip, "address": str(one.address), "pods": pods}
 
 
-async def observe(server: Server, name: str, conditions: Iterable[Condition], now_s: float) -> None:
-    """Write what the role on a node has found there.
+async def observe(server: Server, name: str, conditions: Iterable[Condition], now_s: float, *, host: str = "") -> None:
+    """Write what the role on a node has found there, and the host's routes as text.
 
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    status = {"conditions": [_condition(one, now_s) for one in conditions]}
+    status: dict[str, Any] = {"conditions": [_condition(one, now_s) for one in conditions]}
+    status |= {"host": host} if host else {}
     await _say_of_node(server, {"name": name}, status, f"outgate-node-{name}")
 
 
