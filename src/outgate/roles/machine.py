@@ -17,6 +17,7 @@ from itertools import groupby
 
 from outgate.compare.order import OWN_LINK_PREFIX, make_rank
 from outgate.control.loop import Readable
+from outgate.model.errors import Refused
 from outgate.model.ledger import Ledger
 from outgate.model.net import LinkAddress, LinkName, LinkSetting, Mark, Route, Rule, Span, TenantLink
 from outgate.model.ruleset import Element, Table
@@ -33,7 +34,7 @@ from outgate.systems.netlink import NetlinkSocket, Overrun
 from outgate.systems.nft import read as nft
 from outgate.systems.nft import write as nft_write
 from outgate.systems.nft.parse import Counts
-from outgate.systems.nft.table import digest
+from outgate.systems.nft.table import GATEWAY, digest
 
 _NFT_GROUP = 7  # NFNLGRP_NFTABLES: a new generation of the ruleset
 
@@ -186,6 +187,8 @@ class GatewayMachine:
     def _read_table(self) -> nft.Reading:
         """Return the table as it is now; elements that were there before are the very same objects."""
         before, now = self._table, nft.read(self._table, trusted=self._trusted)
+        if words := nft.foreign_to(GATEWAY, now):
+            raise Refused("read this machine", f"{words}: one network namespace has one of the two roles")
         if now is before:
             return now
         self._listed = True

@@ -72,6 +72,8 @@ class NodeMachine:
         self._northbound.catch_up()
         northbound = self._northbound.read()
         self._table = table = nft.read(self._table, trusted=self._trusted)
+        if words := nft.foreign_to(NODE, table):
+            raise Refused("read this node", f"{words}: one network namespace has one of the two roles")
         kernel = read_kernel(self._socket, self._cache).actual
         in_table: set[Resource] = {one for one in table.elements if one.set in _OURS}
         in_table |= {table.table} if table.table is not None else set()

@@ -20,7 +20,7 @@ from outgate.model.ruleset import Element, Table
 from outgate.systems.netlink import NetlinkSocket, pack, walk
 from outgate.systems.nft import program, tally
 from outgate.systems.nft.parse import Counts, listing
-from outgate.systems.nft.table import FAMILY, NAME
+from outgate.systems.nft.table import FAMILY, GATEWAY, NAME, NODE, digest
 from outgate.systems.nft.tally import NFT, OF_INET, PAYLOAD, TABLE
 
 NETLINK_NETFILTER = 12
@@ -83,6 +83,13 @@ def read(previous: Reading | None = None, *, trusted: Mapping[str, str] = NO_TRU
                 return Reading(generation=now)
             raise
     return _reading(now, text, flags, trusted)
+
+
+def foreign_to(of: str, reading: Reading) -> str:
+    """Return why a table is not this role's to replace, in a sentence; empty when it is, or when there is none."""
+    other, whose = (NODE, "a cluster node's") if of == GATEWAY else (GATEWAY, "an egress gateway's")
+    is_theirs = reading.table is not None and reading.table.digest == digest(other)
+    return f"the table {FAMILY} {NAME} here is {whose}" if is_theirs else ""
 
 
 def counts() -> Counts:
