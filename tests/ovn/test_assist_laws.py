@@ -21,12 +21,15 @@ from outgate.lab.ovn.addresses import (
     PRIMARY_EGRESS,
     SECONDARY_NIC,
     SECONDARY_ROUTER,
+    SERVICES,
 )
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.model.egress_ip import Routing
+from outgate.model.errors import Unreachable
 from outgate.model.intent import Assignment
-from tests.ovn.cluster import AUTO, NodeRole, assignments_of, role_on
+from outgate.roles.node_assist import Assisting
+from tests.ovn.cluster import AUTO, NodeRole, assignments_of, node_of, role_on
 
 ROUTES = {
     "other router": [f"{to} via {hop} dev {BRIDGE}" for to, hop in zip(PARTNER, OTHER_ROUTER, strict=True)],
@@ -172,3 +175,33 @@ def test_any_order_of_events_ends_where_a_fresh_start_would(role: NodeRole) -> N
         fresh.round(assignments_of(PRIMARY_EGRESS, tuple(served)))
         with fresh.node.net.inside():
             assert fresh.machine.read().actual == walked
+
+
+def test_a_database_that_goes_and_comes_back_changes_nothing_on_the_way(role: NodeRole) -> None:
+    lab, programs = role.lab, role.node.programs
+    pods, wanted = pods_of(lab), assignments_of(PRIMARY_EGRESS, pods_of(lab))
+    role.node.ip(*(f"route add {line}" for line in ROUTES["other router"]))
+    own = node_of(role.node, local=True)
+    with role.node.net.inside():
+        assisting = Assisting(f"unix:{programs.northbound}", AUTO, SERVICES)
+        with contextlib.closing(assisting):
+            assert assisting.round(own, wanted) == ()
+            lab.settle()
+
+            programs.stop_northbound()
+            assert assisting.changed()
+            with pytest.raises(Unreachable):
+                assisting.round(own, wanted)
+            for pod in pods:
+                assert pod.agent.fetch(PARTNER[0], timeout_s=5).source == PRIMARY_EGRESS[0]
+
+            programs.start_northbound()
+            assert assisting.round(own, wanted) == ()
+            assert not role_is_new(lab, wanted)
+    assert set(lab.by_other.seen()) == {PRIMARY_EGRESS[0]}
+
+
+def role_is_new(lab: OvnLaboratory, wanted: tuple[Assignment, ...]) -> bool:
+    """Whether another role that starts now would find something to do."""
+    with role_on(lab, "n1") as fresh:
+        return bool(fresh.round(wanted).changes)

@@ -36,7 +36,7 @@ from outgate.sources.kube.source import KubeSource
 from outgate.systems.kernel.tables import read_tables
 from outgate.systems.kubeapi import judged
 
-_EVERY_S = 30.0
+_EVERY_S, _AGAIN_S = 30.0, 5.0  # when all is well, and after something did not answer
 _GATHER_S = 0.2  # what arrives together is looked at together
 
 log = logging.getLogger("outgate.node")
@@ -122,6 +122,7 @@ class Observing:
         self._woken = asyncio.Event()
         self._tallies = Tallies()
         self.is_ready = False  # whether the objects and the tables could be read
+        self._answered = True  # whether the zone and the host took what was written
 
     def view(self) -> RoleView:
         """Return how the role is doing now."""
@@ -138,7 +139,7 @@ class Observing:
                 await self._look()
                 self._listen(loop)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), _EVERY_S)
+                    await asyncio.wait_for(self._woken.wait(), _EVERY_S if self._answered else _AGAIN_S)
                 await asyncio.sleep(_GATHER_S)
                 self._woken.clear()
         finally:
@@ -193,12 +194,15 @@ class Observing:
     def _assist(self, own: Node, node: EgressNode) -> tuple[Finding, ...]:
         assert self._assisting is not None
         try:
-            return self._assisting.round(own, node.assignments)
+            findings = self._assisting.round(own, node.assignments)
         except OutgateError as error:
+            self._answered = False
             self._tallies.failed += 1
             log.warning("not assisted", extra={"fields": {"error": str(error)}})
-            fix = "it is tried again every 30 s; what was written before stays in force"
+            fix = "it is tried again every 5 s; what was written before stays in force"
             return (Finding("NotAssisted", f"Node/{self._name}", str(error), Severity.WARNING, fix),)
+        self._answered = True
+        return findings
 
     async def _tell(self, conditions: list[Condition], host: str) -> None:
         try:

@@ -52,12 +52,25 @@ class Programs:
             ("sb", _OVN_SCHEMAS / "ovn-sb.ovsschema"),
             ("ovs", _OVS_SCHEMA),
         ):
-            database = self.place / f"{name}.db"
-            self.net.run(("ovsdb-tool", "create", str(database), str(schema)))
-            self._start(name, "ovsdb-server", f"--remote=punix:{self.place / name}.sock", str(database))
+            self.net.run(("ovsdb-tool", "create", str(self.place / f"{name}.db"), str(schema)))
+            self._serve(name)
         for name in ("nb", "sb", "ovs"):
             socket = self.place / f"{name}.sock"
             eventually(socket.exists, f"{socket} is there")
+
+    def stop_northbound(self) -> None:
+        """End the northbound database's server; what it holds is on the disk."""
+        self.net.run(("ovs-appctl", "-t", str(self.place / "nb.ctl"), "exit"))
+        eventually(lambda: not (self.place / "nb.ctl").exists(), "the server has ended")
+
+    def start_northbound(self) -> None:
+        """Start it again; it answers when this returns."""
+        self._serve("nb")
+        eventually((self.place / "nb.ctl").exists, "the server runs")
+
+    def _serve(self, name: str) -> None:
+        socket, database = self.place / f"{name}.sock", self.place / f"{name}.db"
+        self._start(name, "ovsdb-server", f"--remote=punix:{socket}", str(database))
 
     def start_northd(self) -> None:
         """Start what turns the northbound database into the southbound."""
