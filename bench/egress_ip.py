@@ -110,6 +110,7 @@ def assisting() -> Iterator[Figure]:
     of the zone's database and the kernel; and one pod more, median of 15.
     """
     with _zone() as zone, contextlib.closing(Northbound(f"unix:{zone.northbound}")) as ovn:
+        zone.start_northd()
         zone.net.sysctl("net/ipv4/ip_forward", 1)
         configure({zone.net: _host_lines()})
         with zone.net.inside(), contextlib.closing(NodeMachine(ovn)) as machine:

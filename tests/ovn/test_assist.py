@@ -163,6 +163,69 @@ def test_a_live_flow_survives_the_change_to_the_hosts_routes_and_back(local: Ovn
         assert set(counter.seen()) <= set(PRIMARY_EGRESS)
 
 
+def test_a_live_flow_survives_a_flip_of_the_gateway_mode_and_back(local: OvnLaboratory) -> None:
+    by_other_router(local)
+    wanted = assignments_of(PRIMARY_EGRESS, chosen(local))
+    with role_on(local, "n1") as role:
+        role.round(wanted)
+        flows = [pod.agent.hold(PARTNER[family]) for pod, family in product(chosen(local), FAMILIES)]
+        for is_local in (False, True):
+            local.set_mode(local=is_local)
+            role.round(wanted, HONOURED, local=is_local)
+            for flow in flows:
+                goes_on(flow)
+
+    for flow in flows:
+        ended = flow.stop()
+        assert (ended.alive, set(ended.sources) <= set(PRIMARY_EGRESS)) == (True, True)
+    assert set(local.by_default.seen()) | set(local.by_other.seen()) == set(PRIMARY_EGRESS)
+
+
+def test_a_flow_that_leaves_the_host_and_comes_back_after_much_was_said_is_never_untranslated(
+    local: OvnLaboratory,
+) -> None:
+    by_other_router(local)
+    wanted = assignments_of(PRIMARY_EGRESS, chosen(local))
+    with role_on(local, "n1") as role:
+        role.round(wanted)
+        flow = chosen(local)[0].agent.hold(PARTNER[0], interval_s=0.001)
+        goes_on(flow)
+        role.round(wanted, Routing())
+        before = flow.look().answered
+        eventually(lambda: flow.look().answered > before + 2_000, "much is said by the gateway router", within_s=30)
+
+        role.round(wanted)
+
+        goes_on(flow)
+        assert flow.stop().alive
+    assert local.by_other.leaked(CLUSTER) == local.by_default.leaked(CLUSTER) == 0
+
+
+def test_an_egress_ip_that_moves_to_another_node_takes_that_nodes_routes(local: OvnLaboratory) -> None:
+    by_other_router(local)
+    local.node("n2").ip(
+        *(f"route add {dst} via {hop} dev {SECONDARY_NIC}" for dst, hop in zip(PARTNER, SECONDARY_ROUTER, strict=True))
+    )
+    pods, today = chosen(local), Today(local)
+    wanted = assignments_of(PRIMARY_EGRESS, pods)
+    with role_on(local, "n1") as former, role_on(local, "n2") as latter:
+        former.round(wanted)
+        assert [pod.agent.fetch(PARTNER[0], timeout_s=5).source for pod in pods] == [PRIMARY_EGRESS[0]] * 2
+
+        former.round(())
+        today.withdraw_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=pods))
+        today.assign_primary(Assigned(pair=PRIMARY_EGRESS, node="n2", pods=pods))
+        assert latter.round(wanted).converged
+        local.by_other.reset()
+
+        for pod, family in product(pods, FAMILIES):
+            assert pod.agent.fetch(PARTNER[family], timeout_s=5).source == PRIMARY_EGRESS[family]
+        assert set(local.by_secondary.seen()) == set(PRIMARY_EGRESS)
+        assert set(local.by_other.seen()) == set()
+        assert not former.round(()).changes
+    assert local.by_default.leaked(CLUSTER) == local.by_other.leaked(CLUSTER) == 0
+
+
 def goes_on(flow: Held) -> None:
     before = flow.look().answered
     eventually(lambda: flow.look().answered > before + 3, "the flow goes on")

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 
 from outgate.compare.changes import changes
 from outgate.model.errors import Refused
+from outgate.model.flow import Flow
 from outgate.model.host_table import HostTables
-from outgate.model.net import Route, Rule, Span
+from outgate.model.net import Address, Prefix, Route, Rule, Span
 from outgate.model.ovn import OvnRow, Policy, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Desired, Failure, Outcome, Resource
 from outgate.model.why import Because
+from outgate.systems.conntrack import read as conntrack
+from outgate.systems.conntrack import write as conntrack_write
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.read import read as read_kernel
 from outgate.systems.kernel.tables import read_tables
@@ -29,6 +32,9 @@ from outgate.systems.nft.table import NODE, digest, set_types
 from outgate.systems.ovn.northbound import Northbound, NorthboundReading
 
 _OURS = frozenset(set_types(NODE))
+_APPLIED_S = (
+    5.0  # a chassis takes some milliseconds to do what its zone says; when it takes longer, a round comes again
+)
 
 
 def _no_boundary(_: str) -> None:
@@ -113,7 +119,12 @@ class NodeMachine:
             failures += self._change_table(made, in_the_way)
             self.boundary("elements made")
         failures += self._write_kernel(planned)
-        failures += self._write_rows(_rows(planned.make), _rows(planned.drop)) if not failures else []
+        rows = (_rows(planned.make), _rows(planned.drop))
+        failures += self._write_rows(*rows) if not failures else []
+        if failures or (any(rows) and not self._northbound.wait_until_applied(_APPLIED_S)):
+            return tuple(failures)  # packets may still come: what translates them stays until the next round
+        if any(rows):
+            self._forget_flows(rows[1], wants)
         late = [one for one in dropped if one not in in_the_way]
         if any(isinstance(one, Table) for one in planned.drop) and not is_new:
             nft_write.remove()
@@ -122,6 +133,31 @@ class NodeMachine:
             failures += self._change_table((), late)
             self.boundary("elements dropped")
         return tuple(failures)
+
+    def _forget_flows(self, dropped: Iterable[OvnRow], wants: Mapping[Resource, Because]) -> None:
+        """Let connection tracking forget flows to the outside that come by the host no longer, or had another address.
+
+        Should they come again, they are taken up anew. By an old entry, whose window they have left meanwhile, they
+        would be invalid, and translated by nobody; by one with another address, the guard would stop them.
+        """
+        members = [one for one in wants if isinstance(one, SetMember)]
+        far = [one.member for one in members if "_far" in one.set]
+        own = {one.key[0]: one.value for one in wants if isinstance(one, Element) and one.set.startswith("pod_snat")}
+        gone = {one.member.network_address for one in dropped if isinstance(one, SetMember) and "_pods" in one.set}
+        pods = gone | {one.member.network_address for one in members if "_pods" in one.set}
+        elements = self._table.elements if self._table is not None else ()
+        inside = [one.key[0] for one in elements if one.set.startswith("inside") and isinstance(one.key[0], Span)]
+
+        def is_stale(flow: Flow) -> bool:
+            src, dst, seen = flow.original.src, flow.original.dst, flow.reply.dst
+            if src not in pods or seen == src or any(dst in span for span in inside):
+                return False
+            return own.get(src) != seen or not any(_holds(one, dst) for one in far)
+
+        stale = [flow for flow in conntrack.flows() if is_stale(flow)]
+        if stale:
+            conntrack_write.delete(stale)
+            self.boundary("flows forgotten")
 
     def _change_table(self, make: Sequence[Element], drop: Sequence[Element]) -> tuple[Failure, ...]:
         """Change elements in one transaction. When it took the ruleset from the number of the last reading to the next
@@ -157,6 +193,10 @@ class NodeMachine:
             return [Failure(one, refused.words) for one in (*make, *drop)]
         self.boundary("rows written")
         return []
+
+
+def _holds(prefix: Prefix, address: Address) -> bool:
+    return prefix.version == address.version and address in prefix
 
 
 def _is_range(element: Element) -> bool:

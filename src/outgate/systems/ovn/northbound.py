@@ -7,6 +7,8 @@ Source: ovn-nb(5).
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,7 +27,7 @@ _ROUTER, _POLICY, _NAT = "Logical_Router", "Logical_Router_Policy", "NAT"
 _ROUTE, _SET, _GLOBAL = "Logical_Router_Static_Route", "Address_Set", "NB_Global"
 _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        _GLOBAL: ("name",),
+        _GLOBAL: ("name", "nb_cfg", "hv_cfg"),
         _ROUTER: ("name", "policies", "nat", "static_routes", "options"),
         _POLICY: ("priority", "match", "action", "nexthop", "nexthops", "options", "external_ids"),
         _NAT: ("type", "external_ip", "logical_ip", "logical_port", "external_ids"),
@@ -120,6 +122,28 @@ class Northbound:
         if operations:
             self._database.transact(operations, change=change)
             self.catch_up()
+
+    def wait_until_applied(self, within_s: float) -> bool:
+        """Return whether every chassis of the zone does what was written so far, having waited so long at most.
+
+        As `ovn-nbctl --wait=hv`: a number that grows is written, and comes back from ovn-controller (ovn-nb(5)).
+
+        Raises:
+            Refused, Unreachable: as `write`.
+        """
+        counted: Operation = {"op": "mutate", "table": _GLOBAL, "where": [], "mutations": [["nb_cfg", "+=", 1]]}
+        asked: Operation = {"op": "select", "table": _GLOBAL, "where": [], "columns": ["nb_cfg"]}
+        results = self._database.transact([counted, asked], change="wait for the chassis")
+        number = int(results[1]["rows"][0]["nb_cfg"])
+        end = time.monotonic() + within_s
+        while True:
+            self.catch_up()
+            if all(row["hv_cfg"] >= number for row in self._replica.rows[_GLOBAL].values()):
+                return True
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return False
+            select.select((self._database,), (), (), left_s)
 
     def _policies(self) -> Iterator[Policy]:
         for router, uuid, row in self._of_routers("policies", _POLICY):
