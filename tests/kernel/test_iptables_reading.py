@@ -198,6 +198,25 @@ def test_a_forward_chain_that_ends_in_a_refusal_refuses_and_says_what_it_lets_pa
     )
 
 
+def test_without_the_programs_of_iptables_a_rule_of_theirs_is_never_read_as_less_than_it_asks(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    for rule in (
+        "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A FORWARD -m limit --limit 1/s -j ACCEPT",
+        "-A FORWARD -m comment --comment pods -i ovn-k8s-mp0 -j ACCEPT",
+        "-A FORWARD -j REJECT",
+    ):
+        iptables(namespace, "filter", rule)
+    (tmp_path / "nft").symlink_to(shutil.which("nft") or "")
+
+    (chain,) = (one for one in reading(namespace, str(tmp_path)).chains if one.hook == "forward")
+
+    assert (chain.version, chain.refuses) == (4, True)
+    assert set(chain.accepts) <= {Acceptance(established=True), Acceptance(incoming="ovn-k8s-mp0")}
+    assert Acceptance(incoming="ovn-k8s-mp0") in chain.accepts
+
+
 def test_rules_that_change_sources_are_known_by_what_they_ask_for(namespace: Namespace) -> None:
     namespace.run(("nft", "-f", "-"), input=NFTABLES)
     iptables(namespace, "nat", "-A POSTROUTING -o enp7s0 -j MASQUERADE")

@@ -63,6 +63,7 @@ class NodeRole:
             host=reading.host,
             policies=reading.northbound.policies,
             sets=reading.northbound.sets,
+            firewall=reading.firewall,
             assignments=assignments,
             inside=SERVICES,
             routing=routing,

@@ -6,6 +6,7 @@ the partner 203.0.113.20 (2001:db8:113::20), by the other router of the primary 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from itertools import product
 
@@ -33,6 +34,7 @@ from tests.ovn.cluster import AUTO, assignments_of, role_on
 
 FAMILIES = (0, 1)
 DEFAULT = ("0.0.0.0/0", "::/0")
+REFUSING = "table inet site { chain forward { type filter hook forward priority 5; policy drop; }; }"
 HONOURED = replace(AUTO, honor_host_routes=True)
 
 
@@ -127,6 +129,39 @@ def test_a_route_that_discards_is_honoured_and_one_that_goes_is_forgotten(local:
 
         assert [pod.agent.fetch(one, timeout_s=5).source for one in PARTNER] == [*PRIMARY_EGRESS]
         assert set(local.by_default.seen()) == set(PRIMARY_EGRESS)
+
+
+def test_a_firewall_of_the_node_that_would_drop_packets_is_seen_before_they_are_sent_its_way(
+    local: OvnLaboratory,
+) -> None:
+    by_other_router(local)
+    pod, node, wanted = chosen(local)[0], local.node("n1").net, assignments_of(PRIMARY_EGRESS, chosen(local))
+
+    def served() -> list[object]:
+        return [pod.agent.fetch(one, timeout_s=5).source for one in PARTNER]
+
+    with role_on(local, "n1") as role:
+        node.run(("iptables-nft", "-P", "FORWARD", "DROP"))
+        node.run(("nft", "-f", "-"), input=REFUSING)
+        findings = role.plan(wanted).findings
+        assert {one.reason for one in findings} == {"ForwardRefused"}
+        assert not role.round(wanted).changes
+        assert served() == [*PRIMARY_EGRESS]
+        assert set(local.by_other.seen()) == set()
+
+        for command in dict.fromkeys(command for one in findings for command in one.fix.split("; ")):
+            node.run(tuple(shlex.split(command)))
+        assert role.plan(wanted).findings == ()
+        assert role.round(wanted).converged
+        assert served() == [*PRIMARY_EGRESS]
+        assert set(local.by_other.seen()) == set(PRIMARY_EGRESS)
+
+        node.run(("nft", "flush", "chain", "inet", "site", "forward"))
+        role.round(wanted)
+
+        local.by_other.reset()
+        assert served() == [*PRIMARY_EGRESS]
+        assert set(local.by_other.seen()) == set()
 
 
 def test_pods_without_an_egress_ip_go_as_before(local: OvnLaboratory) -> None:

@@ -13,9 +13,10 @@ from types import MappingProxyType
 import pytest
 
 from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics, SnatScope, Stance
+from outgate.model.firewall import Acceptance, Firewall, HookChain, MaskedMark
 from outgate.model.host_table import HostTables
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
-from outgate.model.net import MAIN, Link, LinkName, NextHop, OnLink, Route, Rule, Setting, TableId, Via
+from outgate.model.net import MAIN, Link, LinkName, Mark, NextHop, OnLink, Route, Rule, Setting, TableId, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, Policy, SetMember
 from outgate.model.ruleset import Element, Table
@@ -143,6 +144,49 @@ def test_a_link_that_does_not_forward_keeps_its_destinations_with_the_gateway_ro
 
     assert (members(closed, "far"), reasons(closed)) == ({"203.0.113.0/24"}, ["ForwardingDisabled"])
     assert (management.wants, reasons(management)) == ({}, ["ForwardingDisabled", "ForwardingDisabled"])
+
+
+CHAIN = HookChain(place="nft table inet site, chain forward", hook="forward", priority=0, refuses=True)
+OUT, BACK = Acceptance(incoming=MANAGEMENT_PORT), Acceptance(outgoing=MANAGEMENT_PORT)
+ANSWERS = Acceptance(established=True)
+
+
+@pytest.mark.parametrize(
+    ("chain", "handed"),
+    [
+        (CHAIN, set()),
+        (replace(CHAIN, refuses=False), {"203.0.113.0/24", "198.51.100.0/24"}),
+        (replace(CHAIN, hook="input"), {"203.0.113.0/24", "198.51.100.0/24"}),
+        (replace(CHAIN, version=6), {"203.0.113.0/24", "198.51.100.0/24"}),
+        (replace(CHAIN, version=4), set()),
+        (replace(CHAIN, accepts=(OUT,)), set()),
+        (replace(CHAIN, accepts=(BACK, ANSWERS)), set()),
+        (replace(CHAIN, accepts=(OUT, BACK)), {"203.0.113.0/24", "198.51.100.0/24"}),
+        (replace(CHAIN, accepts=(OUT, ANSWERS)), {"203.0.113.0/24", "198.51.100.0/24"}),
+        (replace(CHAIN, accepts=(replace(OUT, outgoing="eth*"), ANSWERS)), {"198.51.100.0/24"}),
+        (replace(CHAIN, accepts=(replace(OUT, mark=MaskedMark(value=Mark(1))), ANSWERS)), set()),
+    ],
+)
+def test_a_firewall_that_would_drop_packets_keeps_their_destinations_with_the_gateway_router(
+    chain: HookChain, handed: set[str]
+) -> None:
+    desired = plan(firewall=Firewall(chains=(chain,)))
+
+    assert members(desired, "far") == handed
+    assert reasons(desired) == ["ForwardRefused"] * (2 - len(handed))
+    for finding in desired.findings:
+        assert "dropped by nft table inet site, chain forward" in finding.text
+        assert finding.fix == (
+            'nft insert rule inet site forward iifname "ovn-k8s-mp0" accept; '
+            'nft insert rule inet site forward oifname "ovn-k8s-mp0" accept'
+        )
+
+
+def test_a_firewall_that_could_not_be_read_is_told_where_packets_are_handed_over() -> None:
+    unread = Firewall(failed=("nft failed: no",))
+
+    assert reasons(plan(firewall=unread)) == ["FirewallNotRead"]
+    assert reasons(plan(firewall=unread, assignments=())) == []
 
 
 def test_a_strict_reverse_path_filter_on_br_ex_is_told_and_hinders_nothing() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+from outgate.model.firewall import Firewall
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Assignment, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
@@ -87,7 +88,8 @@ class NodeSnapshot:
     """All that a node's plan may know.
 
     `policies` and `sets` (addresses by name) are those of others in the node's zone. `inside` are destinations that
-    never see an egress IP, beside those that the zone's policies name: service networks, for one.
+    never see an egress IP, beside those that the zone's policies name: service networks, for one. `firewall` is what
+    others filter by on the host.
     """
 
     node: Node
@@ -96,6 +98,7 @@ class NodeSnapshot:
     inside: tuple[Prefix, ...] = ()
     policies: frozenset[Policy] = frozenset()
     sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    firewall: Firewall = field(default_factory=Firewall)
     routing: Routing = DEFAULT_ROUTING
 
 

@@ -109,12 +109,13 @@ class HookChain:
     """A hooked chain of somebody else, iptables' and nftables' alike. Lower priority runs first.
 
     `refuses`: what no rule decides is dropped, by the chain's policy or by a last rule that asks for nothing. `jumps`:
-    rules of other chains decide too; those are not listed here.
+    rules of other chains decide too; those are not listed here. `version` None: it sees IPv4 and IPv6.
     """
 
     place: str
     hook: str
     priority: int
+    version: int | None = None
     refuses: bool = False
     jumps: bool = False
     accepts: tuple[Acceptance, ...] = ()

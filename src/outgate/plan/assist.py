@@ -18,6 +18,7 @@ from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
 from outgate.model.egress_ip import NodeSnapshot, Semantics, SnatScope, Stance
+from outgate.model.firewall import HookChain
 from outgate.model.intent import AssignedPod, Assignment
 from outgate.model.net import MAIN, Address, Discard, LinkName, OnLink, Prefix, Route, Rule, Setting, Span, Via
 from outgate.model.nics import GatewayMode
@@ -28,6 +29,7 @@ from outgate.model.why import Because, Finding, Severity
 from outgate.plan.assist_nic import plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
+from outgate.plan.forwarding import accepting, refusing
 from outgate.plan.source_ranges import lies_in, outermost
 
 CLUSTER_ROUTER = "ovn_cluster_router"
@@ -65,6 +67,8 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     of_nics, about_nics = plan_nics(snapshot, inside)
     wants |= of_nics
     findings += about_nics
+    if wants:
+        findings += _firewall_not_read(snapshot)
     if any(isinstance(one, Element) for one in wants):
         wants = {Table(digest): Because("assist/table", "the host gives pods their egress IPs in one table"), **wants}
     return Desired(wants=MappingProxyType(wants), findings=tuple(findings))
@@ -74,6 +78,12 @@ def _no_exceptions(snapshot: NodeSnapshot) -> Finding:
     text = "the zone has no policies of priority 102, which keep EgressIP from the cluster's own traffic"
     fix = "nothing is added: see whether OVN-Kubernetes' EgressIP feature is on, and whether this is the node's zone"
     return Finding("NoExceptions", f"Node/{snapshot.node.name}", text, Severity.WARNING, fix)
+
+
+def _firewall_not_read(snapshot: NodeSnapshot) -> Iterator[Finding]:
+    for words in snapshot.firewall.failed:
+        text = f"what others filter by was not read, so packets may be dropped on the host: {words}"
+        yield Finding("FirewallNotRead", f"Node/{snapshot.node.name}", text, fix="see the words")
 
 
 def destinations_of(policies: Iterable[Policy], sets: Mapping[str, frozenset[str]]) -> Iterator[Prefix]:
@@ -192,6 +202,10 @@ class _Family:
             fix = f"allow forwarding on {closed[0]} (sysctl net.ipv{self.version}.conf.{closed[0]}.forwarding=1)"
             self.findings.append(Finding("ForwardingDisabled", self._about, text, Severity.WARNING, fix))
             return False
+        for link in links:
+            if chains := refusing(self.snapshot.firewall, self.version, MANAGEMENT_PORT, link):
+                self.findings.append(self._refused(prefix, link, chains))
+                return False
         away = [link for link in links if link != BRIDGE]
         if away and routing.snat_scope is SnatScope.HOSTING_LINK:
             text = f"{prefix} leaves by {away[0]}, and snatScope hosting-link keeps egress IPs on {BRIDGE}"
@@ -207,6 +221,18 @@ class _Family:
             fix = f"set net.ipv4.conf.{BRIDGE}.rp_filter=2, or let answers come back by {away[0]}"
             self.findings.append(Finding("ReplyDropped", self._about, text, Severity.WARNING, fix))
         return True
+
+    def _refused(self, prefix: Prefix, link: LinkName, chains: Iterable[HookChain]) -> Finding:
+        text = f"{prefix} would leave by {link}, and packets to there or back are dropped by "
+        text += ", ".join(
+            chain.place + (" (unless a chain that it jumps to accepts them)" if chain.jumps else "") for chain in chains
+        )
+        out, back = (
+            (f'iifname "{MANAGEMENT_PORT}"', f"-i {MANAGEMENT_PORT}"),
+            (f'oifname "{MANAGEMENT_PORT}"', f"-o {MANAGEMENT_PORT}"),
+        )
+        fix = "; ".join(accepting(chain, *words) for chain in chains for words in (out, back))
+        return Finding("ForwardRefused", self._about, f"{text}: they keep to the gateway router", fix=fix)
 
     def _hand_over(
         self, pods: dict[Address, tuple[Assignment, AssignedPod]], routes: list[tuple[Prefix, tuple[Route, ...]]]

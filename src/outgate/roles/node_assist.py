@@ -91,6 +91,7 @@ class Assisting:
             inside=self._services,
             policies=reading.northbound.policies,
             sets=reading.northbound.sets,
+            firewall=reading.firewall,
             routing=self._routing,
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from outgate.compare.changes import changes
 from outgate.model.errors import Refused
+from outgate.model.firewall import Firewall
 from outgate.model.flow import Flow
 from outgate.model.host_table import HostTables
 from outgate.model.net import Address, Prefix, Route, Rule, Span
@@ -20,6 +21,7 @@ from outgate.model.state import Changes, Desired, Failure, Outcome, Resource
 from outgate.model.why import Because
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.conntrack import write as conntrack_write
+from outgate.systems.iptables import read as firewalls
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.read import read as read_kernel
 from outgate.systems.kernel.tables import read_tables
@@ -43,9 +45,10 @@ def _no_boundary(_: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReading:
-    """One look at a node: `actual` is ours, in nftables and OVN."""
+    """One look at a node: `actual` is ours, in nftables and OVN; `firewall` is what others filter by."""
 
     host: HostTables
+    firewall: Firewall
     northbound: NorthboundReading
     table: nft.Reading
     actual: frozenset[Resource]
@@ -59,6 +62,7 @@ class NodeMachine:
         self._socket = NetlinkSocket(NETLINK_ROUTE)
         self._cache = Cache()
         self._table: nft.Reading | None = None
+        self._firewall: tuple[int, Firewall] | None = None  # and the generation of the ruleset that it was read at
         self._trusted: dict[str, str] = {}
         self.boundary: Callable[[str], None] = _no_boundary
 
@@ -85,10 +89,20 @@ class NodeMachine:
         in_table |= {table.table} if table.table is not None else set()
         return NodeReading(
             host=read_tables(),
+            firewall=self._others(table.generation),
             northbound=northbound,
             table=table,
             actual=frozenset(in_table | northbound.actual | kernel),
         )
+
+    def _others(self, generation: int) -> Firewall:
+        """Return what others filter by, read again when somebody else changed a ruleset of nftables since.
+
+        Rules of iptables-legacy, which no generation counts, are looked at no more often than that.
+        """
+        if self._firewall is None or self._firewall[0] != generation:
+            self._firewall = (generation, firewalls.read())
+        return self._firewall[1]
 
     def settle(self, desired: Desired, reading: NodeReading) -> Outcome:
         """Write what differs from what was read, and read again.
@@ -170,6 +184,8 @@ class NodeMachine:
             places = {(one.set, one.key) for one in make}
             kept = (one for one in actual.difference(drop) if (one.set, one.key) not in places)
             self._table = replace(before, generation=before.generation + 1, elements=frozenset(kept) | frozenset(make))
+            if self._firewall is not None and self._firewall[0] == before.generation:
+                self._firewall = (before.generation + 1, self._firewall[1])
         return failures
 
     def _write_kernel(self, planned: Changes) -> tuple[Failure, ...]:

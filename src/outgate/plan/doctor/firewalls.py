@@ -8,6 +8,7 @@ from outgate.model.check import Grade
 from outgate.model.firewall import Acceptance, HookChain, MarkKind, MarkUse, MaskedMark, SourceNat
 from outgate.model.net import OWN_MASK, TENANT_MASK, LinkName, Mark
 from outgate.plan.doctor.seen import Seen, Trouble, Troubles, fail, listed, warn
+from outgate.plan.forwarding import accepting, accepts_mark, matches, names
 
 OWN_ENTER = -145  # priority of our chain that gives marks (mangle + 5): a packet mark written before it is cleared
 OWN_TRANSLATION = 99  # of our chain that translates (srcnat - 1): of several the first that matches wins
@@ -77,11 +78,6 @@ def _read(use: MarkUse, marks: tuple[Mark, ...]) -> Troubles:
         yield warn(use.place, f"{what}, as tenants' may be", fix)
 
 
-def matches(asked: MaskedMark, mark: Mark) -> bool:
-    """Return whether a packet with this mark is matched."""
-    return ((mark & asked.mask) == asked.value) != asked.negated
-
-
 def could_match(asked: MaskedMark) -> bool:
     """Return whether some tenant's mark, given now or later, would be matched: marks have a tenant's number in
     TENANT_MASK and nothing outside it.
@@ -113,12 +109,7 @@ def _our_links(seen: Seen) -> tuple[LinkName, ...]:
 def _reaches(patterns: Iterable[str], links: Iterable[LinkName]) -> bool:
     """Whether a rule that is limited to these links (none: to all) sees one of ours."""
     named = tuple(patterns)
-    return not named or any(_names(pattern, link) for pattern in named for link in links)
-
-
-def _names(pattern: str, link: str) -> bool:
-    """Whether a pattern of iptables (`og-+`) or nftables (`og-*`) names a link; an empty one names all."""
-    return not pattern or (link.startswith(pattern[:-1]) if pattern[-1] in "+*" else link == pattern)
+    return not named or any(names(pattern, link) for pattern in named for link in links)
 
 
 def _serves_something(seen: Seen) -> bool:
@@ -139,25 +130,18 @@ def _passes_back(seen: Seen, chain: HookChain) -> bool:
 def _all_accepted(
     accepts: Iterable[Acceptance], incoming: Iterable[LinkName], outgoing: Iterable[LinkName], marks: tuple[Mark, ...]
 ) -> bool:
-    rules = [accept for accept in accepts if all(_accepts_mark(accept, mark) for mark in marks)]
+    rules = [accept for accept in accepts if all(accepts_mark(accept, mark) for mark in marks)]
     ways = [(one, other) for one in incoming for other in outgoing]
-    return all(
-        any(_names(rule.incoming, one) and _names(rule.outgoing, other) for rule in rules) for one, other in ways
-    )
-
-
-def _accepts_mark(accept: Acceptance, mark: Mark) -> bool:
-    return all(asked is None or matches(asked, mark) for asked in (accept.mark, accept.flow_mark))
+    return all(any(names(rule.incoming, one) and names(rule.outgoing, other) for rule in rules) for one, other in ways)
 
 
 def _accepting(chain: HookChain) -> str:
     """Return the command that lets tenants' packets pass, both ways, and nothing else: only their flows have a mark."""
-    if not chain.place.startswith("nft "):
-        program, _, place = chain.place.partition(" ")
-        table, _, name = place.partition(", ")
-        return f"{program} {table} -I {name} -m connmark ! --mark 0x0/{TENANT_MASK:#x} -j ACCEPT"
-    table, _, name = chain.place.removeprefix("nft table ").partition(", chain ")
-    return f"nft insert rule {table} {name} ct mark and {TENANT_MASK:#x} != 0 accept"
+    return accepting(
+        chain,
+        nft=f"ct mark and {TENANT_MASK:#x} != 0",
+        iptables=f"-m connmark ! --mark 0x0/{TENANT_MASK:#x}",
+    )
 
 
 def _translates_tenants(seen: Seen, nat: SourceNat) -> bool:
@@ -165,7 +149,7 @@ def _translates_tenants(seen: Seen, nat: SourceNat) -> bool:
     from_pods = nat.src is None or any(
         prefix.version == nat.src.version and nat.src.overlaps(prefix) for prefix in seen.protected
     )
-    if not from_pods or not any(_names(nat.incoming, link) for link in links):
+    if not from_pods or not any(names(nat.incoming, link) for link in links):
         return False
-    leaves = any(_names(nat.outgoing, uplink) for uplink in seen.gateway.uplinks)
+    leaves = any(names(nat.outgoing, uplink) for uplink in seen.gateway.uplinks)
     return leaves and (nat.mark is None or any(matches(nat.mark, mark) for mark in seen.marks))

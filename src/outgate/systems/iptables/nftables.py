@@ -60,6 +60,7 @@ def hook_chains(tables: ForeignTables) -> Iterator[HookChain]:
             place=f"nft table {chain['family']} {chain['table']}, chain {chain['name']}",
             hook=chain["hook"],
             priority=int(chain["prio"]),
+            version={"ip": 4, "ip6": 6}.get(chain["family"]),
             refuses=chain.get("policy") == "drop" or any(_refuses_all(expressions) for expressions in mine),
             jumps=any(_mentions_key(expressions, word) for expressions in mine for word in ("jump", "goto")),
             accepts=tuple(found for expressions in mine if (found := _acceptance(expressions)) is not None),
@@ -173,8 +174,14 @@ def _place(rule: Json) -> str:
 
 
 def _decides_or_is_silent(expression: Json) -> bool:
-    """Whether a statement narrows nothing: a verdict, a translation, a writing, a counter."""
+    """Whether a statement narrows nothing: a verdict, a translation, a writing, a counter.
+
+    Of a match of iptables nft tells no more than the name, older ones not even that.
+    """
     narrows = ("limit", "quota", "lookup", "vmap", "fib", "ct count")
+    if "xt" in expression:
+        extension = expression["xt"] or {}
+        return extension.get("type") == "target" or extension.get("name") == "comment"
     return not any(name in expression for name in narrows)
 
 
@@ -216,6 +223,8 @@ def _effect(expressions: Sequence[Json]) -> str:
     """Return what a rule does in the end: its last statement that decides something."""
     for expression in reversed(expressions):
         name = next(iter(expression))
+        if name == "xt" and (expression[name] or {}).get("name") == "REJECT":
+            return "reject"
         if name not in _SILENT:
             return name if name not in ("jump", "goto") else f"{name} {expression[name]['target']}"
     return ""

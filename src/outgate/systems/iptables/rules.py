@@ -45,6 +45,7 @@ def hook_chains(saved: Saved, *, version: int, variant: Variant) -> Iterator[Hoo
             place=f"{program(version, variant)} -t {table}, {name}",
             hook=hook,
             priority=priority,
+            version=version,
             refuses=policy == "DROP" or any(rule.target in _REFUSALS and not _asks(rule) for rule in mine),
             jumps=any((table, rule.target) in saved.users for rule in mine),
             accepts=tuple(_acceptances(mine)),
