@@ -62,6 +62,7 @@ class NodeRole:
             node=node_of(self.node, local=local),
             host=reading.host,
             policies=reading.northbound.policies,
+            snats=reading.northbound.snats,
             sets=reading.northbound.sets,
             firewall=reading.firewall,
             assignments=assignments,

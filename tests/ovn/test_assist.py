@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from itertools import product
 
 import pytest
@@ -30,6 +31,7 @@ from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.lab.waiting import eventually
 from outgate.model.egress_ip import Routing
+from outgate.model.intent import Assignment
 from tests.ovn.cluster import AUTO, assignments_of, role_on
 
 FAMILIES = (0, 1)
@@ -234,6 +236,26 @@ def test_a_flow_that_leaves_the_host_and_comes_back_after_much_was_said_is_never
         goes_on(flow)
         assert flow.stop().alive
     assert local.by_other.leaked(CLUSTER) == local.by_default.leaked(CLUSTER) == 0
+
+
+def test_a_pod_that_another_nodes_egress_ip_selects_too_keeps_the_one_that_it_has(local: OvnLaboratory) -> None:
+    by_other_router(local)
+    local.node("n2").ip(
+        *(f"route add {dst} via {hop} dev {SECONDARY_NIC}" for dst, hop in zip(PARTNER, SECONDARY_ROUTER, strict=True))
+    )
+    pods, spare = chosen(local), (IPv4Address("192.168.99.151"), IPv6Address("fd99::151"))
+    with role_on(local, "n1") as serving, role_on(local, "n2") as standing_by:
+        assert serving.round(contested(assignments_of(PRIMARY_EGRESS, pods))).converged
+        assert not standing_by.round(contested(assignments_of(spare, pods))).changes
+
+        for pod, family in product(pods, FAMILIES):
+            assert pod.agent.fetch(PARTNER[family], timeout_s=5).source == PRIMARY_EGRESS[family]
+    assert set(local.by_other.seen()) == set(PRIMARY_EGRESS)
+    assert set(local.by_secondary.seen()) == set()
+
+
+def contested(assignments: tuple[Assignment, ...]) -> tuple[Assignment, ...]:
+    return tuple(replace(one, pods=tuple(replace(pod, contested=True) for pod in one.pods)) for one in assignments)
 
 
 def test_an_egress_ip_that_moves_to_another_node_takes_that_nodes_routes(local: OvnLaboratory) -> None:

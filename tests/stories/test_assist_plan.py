@@ -18,7 +18,7 @@ from outgate.model.host_table import HostTables
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
 from outgate.model.net import MAIN, Link, LinkName, Mark, NextHop, OnLink, Route, Rule, Setting, TableId, Via
 from outgate.model.nics import GatewayMode
-from outgate.model.ovn import Action, Policy, SetMember
+from outgate.model.ovn import Action, Policy, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired
 from outgate.plan.assist import CLUSTER_ROUTER, destinations_of, plan_node
@@ -216,6 +216,33 @@ def test_pods_of_an_egress_service_are_left_to_it() -> None:
 
     assert members(desired, "pods") == {"10.128.1.5/32"}
     assert reasons(desired) == ["EgressServiceFirst"]
+
+
+def test_a_pod_that_several_egress_ips_select_is_served_by_the_one_that_ovn_kubernetes_serves_it_with() -> None:
+    db, web = PODS
+    prod = replace(SNAPSHOT.assignments[0], pods=(db, replace(web, contested=True)))
+    other = Assignment(egress_ip="zeta", address=ip_address("192.168.99.151"), pods=(replace(web, contested=True),))
+    far = replace(other, egress_ip="far", address=ip_address("192.168.55.150"))
+    host = replace(HOST, routes=HOST.routes | {route("192.168.55.0/24", OnLink(link=ETH1))})
+
+    def source(host: HostTables = host, *translated: tuple[str, str]) -> list[object]:
+        snats = (
+            Snat(router=router, inside=ip_network("10.128.0.5"), outside=ip_address(to)) for router, to in translated
+        )
+        wants = plan(assignments=(prod, other, far), host=host, snats=frozenset(snats)).wants
+        of_web = [
+            one.value
+            for one in wants
+            if isinstance(one, Element) and one.set == "pod_snat4" and one.key == web.addresses
+        ]
+        return of_web + [one.action for one in wants if isinstance(one, Rule) and one.src == ip_network("10.128.0.5")]
+
+    assert source() == []  # neither is done yet, or it is served on another node
+    assert source(host, ("GR_n1", "192.168.99.150")) == [ip_address("192.168.99.150")]
+    assert source(host, ("GR_n1", "192.168.99.151")) == [ip_address("192.168.99.151")]
+    assert source(host, ("GR_n2", "192.168.99.151")) == []
+    ruled = Rule(priority=6000, version=4, action=TableId(1004), src=ip_network("10.128.0.5"))
+    assert source(replace(host, rules=host.rules | {ruled})) == [TableId(6_000_004)]
 
 
 def test_in_shared_mode_each_route_by_br_ex_becomes_a_policy_on_the_gateway_router() -> None:

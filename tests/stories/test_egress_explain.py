@@ -156,11 +156,13 @@ def test_a_host_route_that_is_not_followed_is_told() -> None:
     assert document["kind"] == "EgressExplanation"
 
 
-def test_a_pod_of_two_has_the_first_by_name_and_the_other_stands_by() -> None:
+def test_a_pod_of_two_is_shown_with_the_first_by_name_and_the_other_is_told() -> None:
     found = explain_pod(VIEW, "shop/web", OUTSIDE)
 
     assert found.answers[0].egress_ip == "prod"
-    assert found.standby == ("EgressIP/zeta selects it too, and stands by: a pod has one, here the first by name",)
+    (told,) = found.standby
+    assert told.startswith("EgressIP/zeta selects it too: a pod has the one that OVN-Kubernetes saw first")
+    assert told.endswith("this is the first by name")
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,29 @@ def test_a_node_is_told_of_its_egress_ips_and_of_their_pods_on_all_nodes() -> No
     assert [(one.name, *map(str, one.addresses)) for one in six.pods] == [("b", "fd01::5")]
 
 
+def test_a_pod_that_two_egress_ips_on_nodes_select_is_told_to_both_as_contested() -> None:
+    apart = EgressIP(name="qa", egress_ips=(ip_address("10.10.10.7"),), namespace_selector=TEAM)
+    there = replace(apart, assigned=(("n2", ip_address("10.10.10.7")),))
+
+    def contested(intent: Intent) -> set[tuple[str, str, str]]:
+        return {
+            (node, one.egress_ip, pod.name)
+            for node, told in egress_nodes(intent).items()
+            for one in told.assignments
+            for pod in one.pods
+            if pod.contested
+        }
+
+    assert contested(replace(cluster(), egress_ips=(*cluster().egress_ips, apart))) == set()
+    assert contested(replace(cluster(), egress_ips=(*cluster().egress_ips, there))) == {
+        ("n1", "prod", "a"),
+        ("n1", "prod", "b"),
+        ("n2", "prod", "b"),
+        ("n2", "qa", "a"),
+        ("n2", "qa", "b"),
+    }
+
+
 def test_a_node_whose_last_egress_ip_went_is_told_that_and_one_that_is_gone_is_not_told() -> None:
     before = (EgressNode(name="n1"), EgressNode(name="n9"))
 
@@ -133,6 +156,17 @@ def test_a_pod_without_its_rule_and_a_rule_without_its_pod_are_told() -> None:
         ("RuleOfNobody", "table 1005"),
     ]
     assert "no rule sends its packets to table 1005" in found[0].text
+
+
+def test_a_pod_that_another_egress_ip_may_serve_is_not_said_to_lack_a_rule() -> None:
+    node = assigned("10.10.10.100", "10.244.0.5")
+    (one,) = node.assignments
+    contested = replace(one, pods=tuple(replace(pod, contested=True) for pod in one.pods))
+
+    assert [each.reason for each in unserved(HOST, node, PRIMARY)] == ["PodWithoutRule"]
+    assert unserved(HOST, replace(node, assignments=(contested,)), PRIMARY) == ()
+    ruled = replace(HOST, rules=frozenset({rule("10.244.0.5/32", 1005)}))
+    assert unserved(ruled, replace(node, assignments=(contested,)), PRIMARY) == ()
 
 
 def test_an_egress_ip_in_the_primary_network_is_no_business_of_the_host() -> None:

@@ -11,7 +11,7 @@ from outgate.model.firewall import Firewall
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Assignment, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
-from outgate.model.ovn import Policy
+from outgate.model.ovn import Policy, Snat
 from outgate.model.why import Because, Finding
 
 
@@ -87,9 +87,9 @@ DEFAULT_ROUTING = Routing()
 class NodeSnapshot:
     """All that a node's plan may know.
 
-    `policies` and `sets` (addresses by name) are those of others in the node's zone. `inside` are destinations that
-    never see an egress IP, beside those that the zone's policies name: service networks, for one. `firewall` is what
-    others filter by on the host.
+    `policies`, `snats` and `sets` (addresses by name) are those of others in the node's zone. `inside` are
+    destinations that never see an egress IP, beside those that the zone's policies name: service networks, for one.
+    `firewall` is what others filter by on the host.
     """
 
     node: Node
@@ -97,6 +97,7 @@ class NodeSnapshot:
     assignments: tuple[Assignment, ...] = ()
     inside: tuple[Prefix, ...] = ()
     policies: frozenset[Policy] = frozenset()
+    snats: frozenset[Snat] = frozenset()
     sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     firewall: Firewall = field(default_factory=Firewall)
     routing: Routing = DEFAULT_ROUTING

@@ -424,11 +424,14 @@ class EgressIP:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignedPod:
-    """A pod that an egress IP serves, and its addresses of that family."""
+    """A pod that an egress IP serves, and its addresses of that family. `contested`: another EgressIP that is on a node
+    selects it too, and OVN-Kubernetes serves it with one of them.
+    """
 
     namespace: str
     name: str
     addresses: tuple[Address, ...]
+    contested: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

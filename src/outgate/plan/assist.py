@@ -30,6 +30,7 @@ from outgate.plan.assist_nic import plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
 from outgate.plan.forwarding import accepting, refusing
+from outgate.plan.serving import Served, gateway_router, served
 from outgate.plan.source_ranges import lies_in, outermost
 
 CLUSTER_ROUTER = "ovn_cluster_router"
@@ -58,13 +59,14 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
         return Desired(findings=(_no_exceptions(snapshot),) if snapshot.assignments else ())
     wants: dict[Resource, Because] = {}
     findings: list[Finding] = []
+    serving = served(snapshot)
     for version in (4, 6):
-        family = _Family(snapshot, version)
+        family = _Family(snapshot, version, tuple(one for one in serving if one.address.version == version))
         family.plan()
         wants |= family.wants
         findings += family.findings
     inside = (*destinations_of(snapshot.policies, snapshot.sets), *snapshot.inside, *_ALWAYS_INSIDE)
-    of_nics, about_nics = plan_nics(snapshot, inside)
+    of_nics, about_nics = plan_nics(snapshot, serving, inside)
     wants |= of_nics
     findings += about_nics
     if wants:
@@ -108,6 +110,7 @@ class _Family:
 
     snapshot: NodeSnapshot
     version: int
+    serving: tuple[Served, ...]
     wants: dict[Resource, Because] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -123,17 +126,11 @@ class _Family:
             self._on_router(pods, routes)
 
     def _pods(self) -> dict[Address, tuple[Assignment, AssignedPod]]:
-        """Return the pods with an egress IP of the primary NIC here, by address; each has one, the first by name.
+        """Return the pods with an egress IP of the primary NIC here, by address.
 
         Pods that an EgressService sends elsewhere are left out: that is of priority 101, and has to come first.
         """
-        found: dict[Address, tuple[Assignment, AssignedPod]] = {}
-        for one in sorted(self.snapshot.assignments, key=lambda one: (one.egress_ip, str(one.address))):
-            networks = [network for network in self.snapshot.node.primary if network.version == self.version]
-            if one.address.version == self.version and any(one.address in network for network in networks):
-                for pod in one.pods:
-                    for address in pod.addresses:
-                        found.setdefault(address, (one, pod))
+        found = {one.address: (one.assignment, one.pod) for one in self.serving if one.link == BRIDGE}
         for policy in self.snapshot.policies:
             if policy.router == CLUSTER_ROUTER and policy.priority == _EGRESS_SERVICE:
                 for word in _SOURCE.findall(policy.match):
@@ -273,7 +270,7 @@ class _Family:
     ) -> None:
         """Want a policy on the gateway router for each host route that it can follow; tell of the others."""
         node, v = self.snapshot.node, self.version
-        router = f"GR_{node.name}"
+        router = gateway_router(node.name)
         near = [network for network in node.primary if network.version == v]
         wanted = False
         for prefix, legs in routes:

@@ -8,15 +8,15 @@ lets nothing fall through to another NIC. The address, and its translation, stay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
-from outgate.model.intent import AssignedPod, Assignment
-from outgate.model.net import OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
+from outgate.model.net import OWN_TABLES, Discard, LinkName, Prefix, Route, Rule
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, EgressNodeFacts, hosting_nic, mirrored, table_of
+from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, mirrored, table_of
+from outgate.plan.serving import Served
 from outgate.plan.source_ranges import outermost
 
 RULE, MARKED = 5998, 5997  # before OVN-Kubernetes' rules of 6000 and 5999
@@ -25,45 +25,34 @@ _LAST_METRIC = 4278198272  # of the end of a table: behind every route that some
 _LEAST_METRIC = {4: 0, 6: 1024}  # what the kernel makes of no metric
 
 
-def plan_nics(snapshot: NodeSnapshot, inside: Iterable[Prefix]) -> tuple[dict[Resource, Because], tuple[Finding, ...]]:
+def plan_nics(
+    snapshot: NodeSnapshot, serving: Iterable[Served], inside: Iterable[Prefix]
+) -> tuple[dict[Resource, Because], tuple[Finding, ...]]:
     """Return what is wanted for egress IPs on secondary NICs, and what can not be."""
-    served = dict(_served(snapshot))
-    if not served:
+    by_nic = [(one, one.link) for one in serving if one.link is not None and one.link != BRIDGE]
+    if not by_nic:
         return {}, ()
     holes = list(inside)
     wants: dict[Resource, Because] = {}
     findings: list[Finding] = []
-    for link, version in sorted({(link, address.version) for address, (link, _, _) in served.items()}):
+    for link, version in sorted({(link, one.address.version) for one, link in by_nic}):
         routes, twice = _one_per_slot(mirrored(snapshot.host, link, version, snapshot.routing))
         wants |= _table(snapshot, link, version, routes, holes)
         findings += [_several(snapshot, link, route) for route in twice]
-    wants |= _marked(snapshot, {address.version for address in served})
-    for address, (link, one, pod) in served.items():
+    wants |= _marked(snapshot, {one.address.version for one, _ in by_nic})
+    for one, link in by_nic:
         table = table_of(snapshot.host, link, OWN_TABLES.start)
         rule = Rule(
             priority=RULE,
-            version=address.version,
+            version=one.address.version,
             action=table,
-            src=ip_network(address),
+            src=ip_network(one.address),
             incoming=MANAGEMENT_PORT,
         )
-        text = f"EgressIP/{one.egress_ip} gives Pod/{pod.namespace}/{pod.name} {one.address}, which is on {link}"
+        given, pod = one.assignment, one.pod
+        text = f"EgressIP/{given.egress_ip} gives Pod/{pod.namespace}/{pod.name} {given.address}, which is on {link}"
         wants[rule] = Because("assist/nic-rule", text)
     return wants, tuple(findings)
-
-
-def _served(snapshot: NodeSnapshot) -> Iterator[tuple[Address, tuple[LinkName, Assignment, AssignedPod]]]:
-    """Yield the pods that have an egress IP on a secondary NIC here, each once: the first by name, as everywhere."""
-    facts = EgressNodeFacts.of(snapshot.node, snapshot.host)
-    taken: set[Address] = set()
-    for one in sorted(snapshot.assignments, key=lambda one: (one.egress_ip, str(one.address))):
-        link = hosting_nic(one.address, facts)
-        for pod in one.pods:
-            for address in pod.addresses:
-                if address.version == one.address.version and address not in taken:
-                    taken.add(address)
-                    if link is not None and link != BRIDGE:
-                        yield address, (link, one, pod)
 
 
 def _one_per_slot(routes: Iterable[Route]) -> tuple[list[Route], list[Route]]:

@@ -112,7 +112,8 @@ class _Asking:
             answers=answers,
             findings=findings,
             standby=tuple(
-                f"EgressIP/{one.name} selects it too, and stands by: a pod has one, here the first by name"
+                f"EgressIP/{one.name} selects it too: a pod has the one that OVN-Kubernetes saw first, and it does not "
+                "tell which; this is the first by name"
                 for one in others
             ),
         )

@@ -27,7 +27,10 @@ def listed(intent: Intent) -> tuple[EgressRow, ...]:
         findings = [*unassigned(one, intent)]
         if lost:
             other = owner[lost[0].namespace, lost[0].name]
-            text = f"{len(lost)} of its pods have EgressIP/{other}, which comes first by name: it stands by for them"
+            text = (
+                f"EgressIP/{other} selects {len(lost)} of its pods too, and is shown to serve them, the first by name"
+            )
+            text += ": OVN-Kubernetes serves them with the one that it saw first, and does not tell which"
             findings.append(Finding("StandBy", f"EgressIP/{one.name}", text, Severity.NOTE, origin=one.origin))
         rows.append(
             EgressRow(

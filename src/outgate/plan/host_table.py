@@ -69,7 +69,8 @@ def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> t
             for pod in assignment.pods
             for address in pod.addresses
         }
-    findings += [_without_rule(*wanted[one], one[1]) for one in wanted if one not in standing]
+    lacking = [one for one in wanted if one not in standing and not wanted[one][1].contested]
+    findings += [_without_rule(*wanted[one], one[1]) for one in lacking]
     extra = [one for one in standing if one not in wanted and one[0] is not None and not isinstance(one[1], Discard)]
     findings += [_of_nobody(one[0], one[1]) for one in sorted(extra, key=str)]
     return tuple(findings)

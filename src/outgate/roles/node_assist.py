@@ -90,6 +90,7 @@ class Assisting:
             assignments=assignments,
             inside=self._services,
             policies=reading.northbound.policies,
+            snats=reading.northbound.snats,
             sets=reading.northbound.sets,
             firewall=reading.firewall,
             routing=self._routing,

@@ -213,6 +213,7 @@ class ServedPod(Struct, frozen=True, gc=False):
     namespace: str
     name: str
     addresses: list[str]
+    contested: bool = False
 
 
 class NodeEgressIP(Struct, frozen=True, gc=False):

@@ -215,6 +215,7 @@ class Converter:
                             namespace=pod.namespace,
                             name=pod.name,
                             addresses=_addresses(pod.addresses, f"status.egressIPs[{number}].pods"),
+                            contested=pod.contested,
                         )
                         for pod in one.pods or ()
                     ),

@@ -52,6 +52,7 @@ async def assign(server: Server, node: EgressNode, version: str) -> None:
 def _assignment(one: Assignment) -> dict[str, Any]:
     pods = [
         {"namespace": pod.namespace, "name": pod.name, "addresses": [str(address) for address in pod.addresses]}
+        | ({"contested": True} if pod.contested else {})
         for pod in one.pods
     ]
     return {"name": one.egress_ip, "address": str(one.address), "pods": pods}
