@@ -69,10 +69,10 @@ def put(role: Role, one: objects.Object) -> None:
     role.plane.kubectl(*words)
 
 
-def followed(role: Role) -> tuple[str, str]:
+def followed(role: Role, condition: str = "HostRoutesFollowed") -> tuple[str, str]:
     found = role.plane.kubectl("get", "egressnode", "n1", "-o", "json", check=False)
     status = json.loads(found.stdout).get("status", {}) if found.returncode == 0 else {}
-    said = (one for one in status.get("conditions", []) if one["type"] == "HostRoutesFollowed")
+    said = (one for one in status.get("conditions", []) if one["type"] == condition)
     return next(((one["status"], one["reason"]) for one in said), ("", ""))
 
 
@@ -104,6 +104,12 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
 
             node.ip(f"route add {PARTNER[0]} via {OTHER_ROUTER[0]} dev {BRIDGE}")
             settles(lambda: arrives(lab, pods) == (0, 2), "it is followed again")
+
+            assert followed(role, "RowsAgree") == ("True", "AsExpected")
+            node.programs.nbctl("lr-nat-del", node.at.router, "snat", str(pods[1].addresses[1]))
+            settles(lambda: followed(role, "RowsAgree") == ("False", "SnatMissing"), "a row that lacks is told", 80)
+            node.programs.nbctl("lr-nat-add", node.at.router, "snat", str(PRIMARY_EGRESS[1]), str(pods[1].addresses[1]))
+            settles(lambda: followed(role, "RowsAgree") == ("True", "AsExpected"), "it is there again")
         finally:
             child.terminate()
             assert child.wait(20) == 0, (tmp_path / "node.log").read_text()

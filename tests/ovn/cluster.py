@@ -12,7 +12,9 @@ from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
 from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.state import Desired, Outcome
+from outgate.model.why import Finding
 from outgate.plan.assist import plan_node
+from outgate.plan.zone import compare_zone
 from outgate.roles.node_machine import NodeMachine
 from outgate.systems.ovn.northbound import Northbound
 
@@ -56,9 +58,16 @@ class NodeRole:
 
     def plan(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Desired:
         """Read and plan; write nothing."""
+        return plan_node(self._snapshot(assignments, routing, local=local), self.machine.digest)
+
+    def compare_zone(self, assignments: tuple[Assignment, ...]) -> tuple[Finding, ...]:
+        """Read, and say which rows of OVN-Kubernetes lack or are left over."""
+        return compare_zone(self._snapshot(assignments, AUTO, local=True))
+
+    def _snapshot(self, assignments: tuple[Assignment, ...], routing: Routing, *, local: bool) -> NodeSnapshot:
         with self.node.net.inside():
             reading = self.machine.read()
-        snapshot = NodeSnapshot(
+        return NodeSnapshot(
             node=node_of(self.node, local=local),
             host=reading.host,
             policies=reading.northbound.policies,
@@ -69,7 +78,6 @@ class NodeRole:
             inside=SERVICES,
             routing=routing,
         )
-        return plan_node(snapshot, self.machine.digest)
 
     def round(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Outcome:
         """Read, plan, write and verify; the switches hold what was written when this returns."""

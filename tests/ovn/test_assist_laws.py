@@ -28,7 +28,7 @@ from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.model.egress_ip import Routing
 from outgate.model.errors import Unreachable
 from outgate.model.intent import Assignment
-from outgate.roles.node_assist import Assisting
+from outgate.roles.node_assist import Amiss, Assisting
 from tests.ovn.cluster import AUTO, NodeRole, assignments_of, node_of, role_on
 
 ROUTES = {
@@ -185,7 +185,7 @@ def test_a_database_that_goes_and_comes_back_changes_nothing_on_the_way(role: No
     with role.node.net.inside():
         assisting = Assisting(f"unix:{programs.northbound}", AUTO, SERVICES)
         with contextlib.closing(assisting):
-            assert assisting.round(own, wanted) == ()
+            assert assisting.round(own, wanted) == Amiss()
             lab.settle()
 
             programs.stop_northbound()
@@ -196,7 +196,7 @@ def test_a_database_that_goes_and_comes_back_changes_nothing_on_the_way(role: No
                 assert pod.agent.fetch(PARTNER[0], timeout_s=5).source == PRIMARY_EGRESS[0]
 
             programs.start_northbound()
-            assert assisting.round(own, wanted) == ()
+            assert assisting.round(own, wanted) == Amiss()
             assert not role_is_new(lab, wanted)
     assert set(lab.by_other.seen()) == {PRIMARY_EGRESS[0]}
 

@@ -200,7 +200,7 @@ def _assist(story: Story, intent: Intent, routing: Routing) -> None:
     with node.net.inside():
         assisting = Assisting(f"unix:{node.programs.northbound}", routing)
         with contextlib.closing(assisting):
-            for finding in assisting.round(own, told):
+            for finding in assisting.round(own, told).routes:
                 story.screen.say(finding.sentence)
     story.lab.settle()
 

@@ -18,10 +18,11 @@ from outgate.model.intent import AssignedPod, Assignment, Condition, EgressNode
 from outgate.model.net import MAIN, Address, Discard, Link, LinkName, OnLink, Prefix, Route, TableId
 from outgate.model.why import Finding, Severity
 
-TABLES_AGREE, ROUTES_FOLLOWED = "TablesAgree", "HostRoutesFollowed"
+TABLES_AGREE, ROUTES_FOLLOWED, ROWS_AGREE = "TablesAgree", "HostRoutesFollowed", "RowsAgree"
 _WELL = {
     TABLES_AGREE: "its rules and tables are what the egress IPs and the main table ask for",
     ROUTES_FOLLOWED: "packets with an egress IP of the primary NIC follow the host's routes",
+    ROWS_AGREE: "OVN-Kubernetes' rows in the node's zone are what its egress IPs ask for",
 }
 _SHOWN = 5
 _COPY_AGAIN = "let OVN-Kubernetes copy again: change the EgressIP, or restart ovnkube-node on this node"

@@ -19,6 +19,7 @@ from outgate.apiserver.access import accesses_of
 from outgate.apiserver.open import opened
 from outgate.apiserver.server import OpenServer, Server
 from outgate.control import logs
+from outgate.control.lasting import Lasting
 from outgate.control.probes import Probes
 from outgate.control.role_metrics import RoleView, Tallies, page_of
 from outgate.model.egress_ip import DEFAULT_ROUTING, Routing
@@ -28,8 +29,8 @@ from outgate.model.intent import Condition, EgressNode, Node
 from outgate.model.net import Address
 from outgate.model.state import Outcome
 from outgate.model.why import Finding, Severity
-from outgate.plan.host_table import ROUTES_FOLLOWED, condition_of, examine, unserved
-from outgate.roles.node_assist import Assisting
+from outgate.plan.host_table import ROUTES_FOLLOWED, ROWS_AGREE, condition_of, examine, unserved
+from outgate.roles.node_assist import Amiss, Assisting
 from outgate.sources.host_snapshot import told
 from outgate.sources.kube.kinds import of_node
 from outgate.sources.kube.source import KubeSource
@@ -37,6 +38,7 @@ from outgate.systems.kernel.tables import read_tables
 from outgate.systems.kubeapi import judged
 
 _EVERY_S, _AGAIN_S = 30.0, 5.0  # when all is well, and after something did not answer
+_SETTLES_S = 20.0  # OVN-Kubernetes writes its rows, and the cluster role tells of pods, each in its own time
 _GATHER_S = 0.2  # what arrives together is looked at together
 
 log = logging.getLogger("outgate.node")
@@ -123,6 +125,7 @@ class Observing:
         self._tallies = Tallies()
         self.is_ready = False  # whether the objects and the tables could be read
         self._answered = True  # whether the zone and the host took what was written
+        self._lasting = Lasting(_SETTLES_S)
 
     def view(self) -> RoleView:
         """Return how the role is doing now."""
@@ -184,25 +187,26 @@ class Observing:
         if self._assisting is not None:
             own = next((one for one in intent.nodes if one.name == self._name), Node(name=self._name))
             amiss = self._assist(own, node)
-            conditions.append(condition_of(amiss, node, ROUTES_FOLLOWED))
-            findings += amiss
+            rows = self._lasting.of(amiss.rows, time.monotonic())
+            conditions += [condition_of(amiss.routes, node, ROUTES_FOLLOWED), condition_of(rows, node, ROWS_AGREE)]
+            findings += (*amiss.routes, *rows)
         self._tallies.judged(findings)
         text = told(host)
         if text != node.host or any(one not in node.conditions for one in conditions):
             await self._tell(conditions, text)
 
-    def _assist(self, own: Node, node: EgressNode) -> tuple[Finding, ...]:
+    def _assist(self, own: Node, node: EgressNode) -> Amiss:
         assert self._assisting is not None
         try:
-            findings = self._assisting.round(own, node.assignments)
+            amiss = self._assisting.round(own, node.assignments)
         except OutgateError as error:
             self._answered = False
             self._tallies.failed += 1
             log.warning("not assisted", extra={"fields": {"error": str(error)}})
             fix = "it is tried again every 5 s; what was written before stays in force"
-            return (Finding("NotAssisted", f"Node/{self._name}", str(error), Severity.WARNING, fix),)
+            return Amiss(routes=(Finding("NotAssisted", f"Node/{self._name}", str(error), Severity.WARNING, fix),))
         self._answered = True
-        return findings
+        return amiss
 
     async def _tell(self, conditions: list[Condition], host: str) -> None:
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from outgate.control.loop import Readable
@@ -16,11 +17,20 @@ from outgate.model.net import Prefix
 from outgate.model.state import Desired, Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.assist import plan_node
+from outgate.plan.zone import compare_zone
 from outgate.roles.node_machine import NodeMachine, NodeReading
 from outgate.systems.kernel.events import Watch
 from outgate.systems.ovn.northbound import Northbound
 
 log = logging.getLogger("outgate.node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amiss:
+    """What a round found amiss: in the `routes` that ought to be followed, and in the `rows` of OVN-Kubernetes."""
+
+    routes: tuple[Finding, ...] = ()
+    rows: tuple[Finding, ...] = ()
 
 
 class Assisting:
@@ -33,7 +43,7 @@ class Assisting:
         self._machine: NodeMachine | None = None
         self._watch = Watch()
 
-    def round(self, node: Node, assignments: tuple[Assignment, ...]) -> tuple[Finding, ...]:
+    def round(self, node: Node, assignments: tuple[Assignment, ...]) -> Amiss:
         """Read, plan, write and verify; return what is amiss.
 
         Raises:
@@ -44,13 +54,14 @@ class Assisting:
         machine = self._opened()
         try:
             reading = machine.read()
-            desired = plan_node(self._snapshot(node, assignments, reading), machine.digest)
+            snapshot = self._snapshot(node, assignments, reading)
+            desired = plan_node(snapshot, machine.digest)
             outcome = machine.settle(desired, reading)
         except Unreachable:
             self._forget()
             raise
         self._tell(outcome)
-        return (*desired.findings, *_refused(outcome, node))
+        return Amiss(routes=(*desired.findings, *_refused(outcome, node)), rows=compare_zone(snapshot))
 
     def flush(self) -> Outcome:
         """Take back all that is ours, in the zone and on the host.
