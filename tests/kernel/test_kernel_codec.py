@@ -23,7 +23,7 @@ from outgate.systems.netlink import HEADER_SIZE, attr
 from tests.kernel.machine import BLUE_HOP6, EGRESS, ENP1S0, GUARD, NODE1, NODE1_V6, Machine, machine_in_namespace
 
 ATTRIBUTES = {"IFLA_": ifinfmsg, "IFA_": ifaddrmsg, "RTA_": rtmsg, "FRA_": fibmsg}
-NESTED = ("IFLA_INET", "IFLA_MACVLAN", "IFA_F_")  # numbers of their own
+NESTED = ("IFLA_INET", "IFLA_MACVLAN", "IFLA_VRF", "IFA_F_")  # numbers of their own
 STRANGE = {"RTM_NEWNEXTHOP", "RTM_DELNEXTHOP", "RTM_GETNEXTHOP", "RTNLGRP_NEXTHOP", "RTA_NH_ID"}  # to pyroute2
 STRANGE |= {"FRA_DSCP", "FRA_FLOWLABEL", "IFA_PROTO"}  # to some versions of it
 

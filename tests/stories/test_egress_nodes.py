@@ -21,7 +21,7 @@ from outgate.model.intent import (
 )
 from outgate.model.net import Link, LinkName, OnLink, Route, Rule, TableId
 from outgate.plan.egress_nodes import egress_nodes
-from outgate.plan.host_table import condition_of, unserved
+from outgate.plan.host_table import condition_of, examine, unserved
 from outgate.sources.kube.kinds import CLUSTER, of_node
 
 ETH1, BR_EX = LinkName("eth1"), LinkName("br-ex")
@@ -167,6 +167,26 @@ def test_a_pod_that_another_egress_ip_may_serve_is_not_said_to_lack_a_rule() -> 
     assert unserved(HOST, replace(node, assignments=(contested,)), PRIMARY) == ()
     ruled = replace(HOST, rules=frozenset({rule("10.244.0.5/32", 1005)}))
     assert unserved(ruled, replace(node, assignments=(contested,)), PRIMARY) == ()
+
+
+def test_a_nic_in_a_vrf_is_held_against_the_table_of_the_vrf() -> None:
+    red = TableId(100)
+    routes = {replace(one, table=red) if one.hop == OnLink(link=ETH1) else one for one in HOST.routes}
+    more = Route(dst=ip_network("10.20.0.0/16"), hop=OnLink(link=ETH1), table=red)
+    copies = {replace(one, table=TableId(1005)) for one in routes if one.table == red}
+    host = replace(
+        HOST,
+        links=MappingProxyType({**HOST.links, ETH1: Link(name=ETH1, index=5, table=red)}),
+        routes=frozenset({*routes, *copies, more}),
+        rules=frozenset({rule("10.244.0.5/32", 1005)}),
+    )
+
+    assert unserved(host, assigned("10.10.10.100", "10.244.0.5"), PRIMARY) == ()
+    (table,) = examine(host)
+    assert [one.reason for one in table.findings] == ["RouteNotCopied"]
+    assert "10.20.0.0/16" in table.findings[0].text
+    (before,) = examine(replace(host, routes=host.routes - {more}))
+    assert before.findings == ()
 
 
 def test_an_egress_ip_in_the_primary_network_is_no_business_of_the_host() -> None:

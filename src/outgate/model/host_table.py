@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from outgate.model.net import Address, Link, LinkName, Prefix, Route, Rule, Setting, TableId
+from outgate.model.net import MAIN, Address, Link, LinkName, Prefix, Route, Rule, Setting, TableId
 from outgate.model.why import Finding
 
 EGRESS_IP_PRIORITY = 6000  # of the rules that send a pod's packets to the table of its egress IP's NIC
@@ -24,6 +24,10 @@ class HostTables:
     routes: frozenset[Route]
     rules: frozenset[Rule]
     settings: Mapping[tuple[LinkName, Setting], int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def host_table(self, link: LinkName) -> TableId:
+        """Return the table in which the host's own routes by a link stand: main, or that of its VRF."""
+        return self.links[link].table if link in self.links else MAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -267,7 +267,9 @@ class LinkSetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A network device that is not ours, as the kernel shows it."""
+    """A network device that is not ours, as the kernel shows it. `table` is where the host's own routes by it stand:
+    the main table, or that of the VRF whose slave it is.
+    """
 
     name: LinkName
     index: int
@@ -276,6 +278,7 @@ class Link:
     carrier: bool = True
     kind: str = ""
     mtu: int = 1500
+    table: TableId = MAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

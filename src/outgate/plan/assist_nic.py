@@ -8,14 +8,15 @@ lets nothing fall through to another NIC. The address, and its translation, stay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
-from outgate.model.net import OWN_TABLES, Discard, LinkName, Prefix, Route, Rule
+from outgate.model.net import MAIN, OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, mirrored, table_of
+from outgate.plan.host_table import best
 from outgate.plan.serving import Served
 from outgate.plan.source_ranges import outermost
 
@@ -39,6 +40,8 @@ def plan_nics(
         routes, twice = _one_per_slot(mirrored(snapshot.host, link, version, snapshot.routing))
         wants |= _table(snapshot, link, version, routes, holes)
         findings += [_several(snapshot, link, route) for route in twice]
+        pods = [one.address for one, its in by_nic if its == link and one.address.version == version]
+        findings += _replies(snapshot, link, pods)
     wants |= _marked(snapshot, {one.address.version for one, _ in by_nic})
     for one, link in by_nic:
         table = table_of(snapshot.host, link, OWN_TABLES.start)
@@ -67,7 +70,8 @@ def _table(
 ) -> Mapping[Resource, Because]:
     table = table_of(snapshot.host, link, OWN_TABLES.start)
     wants: dict[Resource, Because] = {
-        route: Because("assist/nic-route", f"the main table has it, of {link}") for route in routes
+        route: Because("assist/nic-route", f"table {snapshot.host.host_table(link)} has it, of {link}")
+        for route in routes
     }
     slots = {route.slot for route in routes}
     for prefix in outermost(one for one in holes if one.version == version):
@@ -90,6 +94,24 @@ def _marked(snapshot: NodeSnapshot, versions: Iterable[int]) -> Mapping[Resource
                 "assist/nic-marked", f"OVN-Kubernetes has it at {_THEIR_MARKED}, which comes after ours"
             )
     return wants
+
+
+def _replies(snapshot: NodeSnapshot, link: LinkName, pods: Iterable[Address]) -> Iterator[Finding]:
+    """Yield where the table of a VRF takes answers that come in by its slave, if that is not to pods."""
+    table = snapshot.host.host_table(link)
+    if table == MAIN:
+        return
+    routes = [one for one in snapshot.host.routes if one.table == table]
+    for pod in pods:
+        route = best(routes, pod)
+        if route is not None and (isinstance(route.hop, Discard) or route.hop.link != MANAGEMENT_PORT):
+            text = (
+                f"answers to {pod} come in by {link}, and the table of its VRF has {route}: they do not reach the pod"
+            )
+            inside = best((one for one in snapshot.host.routes if one.table == MAIN), pod)
+            fix = f"ip route add {inside} table {table}" if inside is not None else "let the VRF have a route to pods"
+            yield Finding("ReplyDropped", f"Node/{snapshot.node.name}", text, Severity.WARNING, fix)
+            return
 
 
 def _several(snapshot: NodeSnapshot, link: LinkName, route: Route) -> Finding:

@@ -127,7 +127,9 @@ def hosting_nic(egress_ip: Address, facts: EgressNodeFacts) -> LinkName | None:
     connected = [
         one
         for one in facts.host.routes
-        if one.table == MAIN and isinstance(one.hop, OnLink) and 0 < one.dst.prefixlen < one.dst.max_prefixlen
+        if isinstance(one.hop, OnLink)
+        and 0 < one.dst.prefixlen < one.dst.max_prefixlen
+        and one.table == facts.host.host_table(one.hop.link)
     ]
     fitting = [one for one in connected if one.dst.version == egress_ip.version and egress_ip in one.dst]
     best = max(fitting, key=lambda one: one.dst.prefixlen, default=None)
@@ -135,14 +137,16 @@ def hosting_nic(egress_ip: Address, facts: EgressNodeFacts) -> LinkName | None:
 
 
 def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = DEFAULT_ROUTING) -> tuple[Route, ...]:
-    """Return what the table of a NIC has to hold under `auto`: main's routes by that link, legs of several included,
-    and its discards; no default is made up, one that is said for the NIC is added where there is none.
+    """Return what the table of a NIC has to hold under `auto`: the host's routes by that link (main's, or those of its
+    VRF), legs of several included, and discards; no default is made up, one that is said for the NIC is added where
+    there is none.
     """
     table = table_of(host, link, FIRST_TABLE if routing.stance is Stance.OWN else OWN_TABLES.start)
+    hosts = host.host_table(link)
     routes = [
         replace(one, table=table)
         for one in host.routes
-        if one.table == MAIN and one.dst.version == version and _link_of(one) in (link, None) and not _of_link(one)
+        if one.table == hosts and one.dst.version == version and _link_of(one) in (link, None) and not _of_link(one)
     ]
     said = next((one for one in routing.gateways if one.link == link), None)
     if said is not None and not any(one.dst.prefixlen == 0 and _link_of(one) == link for one in routes):
@@ -157,7 +161,7 @@ def copied(host: HostTables, link: LinkName, version: int) -> tuple[Route, ...]:
     without a next hop where main has none.
     """
     table = table_of(host, link)
-    main = [one for one in host.routes if one.table == MAIN and one.dst.version == version]
+    main = [one for one in host.routes if one.table == host.host_table(link) and one.dst.version == version]
     legs: dict[object, int] = {}
     for one in main:
         legs[one.slot] = legs.get(one.slot, 0) + 1

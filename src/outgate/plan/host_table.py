@@ -41,18 +41,27 @@ def examine(host: HostTables, destination: Address | None = None) -> tuple[Egres
     for route in host.routes:
         if route.table in sources or route.table in links:
             routes.setdefault(route.table, []).append(route)
-    main = [route for route in host.routes if route.table == MAIN]
-    return tuple(
-        _table(number, links.get(number), _Seen(sources.get(number, []), routes.get(number, []), main), destination)
-        for number in sorted({*sources, *routes})
-    )
+    in_table: dict[TableId, list[Route]] = {MAIN: []}
+    for route in host.routes:
+        in_table.setdefault(route.table, []).append(route)
+
+    def seen(number: TableId) -> _Seen:
+        link = links.get(number)
+        hosts = [_copied(one, MAIN) for one in in_table.get(link.table, ())] if link is not None else []
+        return _Seen(sources.get(number, []), routes.get(number, []), hosts, in_table[MAIN])
+
+    return tuple(_table(number, links.get(number), seen(number), destination) for number in sorted({*sources, *routes}))
 
 
 def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> tuple[Finding, ...]:
     """Return which rules this node lacks, and which it has too many, for the egress IPs on its secondary NICs. Those in
     a network of the primary NIC are OVN's business, not the host's.
     """
-    networks = [one for one in host.routes if one.table == MAIN and isinstance(one.hop, OnLink) and one.dst.prefixlen]
+    networks = [
+        one
+        for one in host.routes
+        if isinstance(one.hop, OnLink) and one.dst.prefixlen and one.table == host.host_table(one.hop.link)
+    ]
     standing = {(one.src, one.action) for one in host.rules if one.priority == EGRESS_IP_PRIORITY}
     wanted: dict[tuple[Prefix, TableId], tuple[Assignment, AssignedPod, LinkName]] = {}
     findings = []
@@ -122,15 +131,18 @@ def best(routes: Iterable[Route], destination: Address) -> Route | None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Whose packets go to a table, its routes, and those of the main table."""
+    """Whose packets go to a table, its routes, and those of the main table. `hosts` are those that it has to be a copy
+    of: the main table's, or those of the NIC's VRF, as if they stood there.
+    """
 
     sources: list[Prefix]
     routes: list[Route]
+    hosts: list[Route]
     main: list[Route]
 
 
 def _table(number: TableId, link: Link | None, seen: _Seen, destination: Address | None) -> EgressTable:
-    sources, routes, main = seen.sources, seen.routes, seen.main
+    sources, routes, main, hosts = seen.sources, seen.routes, seen.main, seen.hosts
     findings: tuple[Finding, ...]
     name = link.name if link is not None else None
     if name is None:
@@ -144,7 +156,7 @@ def _table(number: TableId, link: Link | None, seen: _Seen, destination: Address
                 name,
                 number,
                 [one for one in routes if one.dst.version == version],
-                [one for one in main if one.dst.version == version],
+                [one for one in hosts if one.dst.version == version],
             )
         )
     compared = None
@@ -152,7 +164,7 @@ def _table(number: TableId, link: Link | None, seen: _Seen, destination: Address
         compared = Compared(
             destination=destination,
             held=best(routes, destination),
-            on_link=best((one for one in main if _link_of(one) == name), destination) if name is not None else None,
+            on_link=best((one for one in hosts if _link_of(one) == name), destination) if name is not None else None,
             main=best(main, destination),
         )
     return EgressTable(

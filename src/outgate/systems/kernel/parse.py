@@ -75,6 +75,7 @@ class SeenLink:
     kind: str
     parent: int
     mode: int  # of a macvlan
+    vrf: int  # the table of a VRF
     master: int
     group: int
     alternatives: tuple[str, ...]
@@ -160,7 +161,7 @@ def parse_link(payload: bytes) -> SeenLink:
     mac = found.get(uapi.IFLA_ADDRESS, b"")
     about = _attributes(found.get(uapi.IFLA_LINKINFO, b""))
     kind = _text(about.get(uapi.LINKINFO_KIND, b""))
-    macvlan = _attributes(about.get(uapi.LINKINFO_BY_KIND, b"")) if kind == "macvlan" else {}
+    of_kind = _attributes(about.get(uapi.LINKINFO_BY_KIND, b"")) if kind in ("macvlan", "vrf") else {}
     families = _attributes(found.get(uapi.IFLA_AF_SPEC, b""))
     ipv4 = _attributes(families.get(uapi.AF_INET, b""))
     ipv6 = _attributes(families.get(uapi.AF_INET6, b""))
@@ -173,7 +174,8 @@ def parse_link(payload: bytes) -> SeenLink:
         mtu=_number(found.get(uapi.IFLA_MTU)),
         kind=kind,
         parent=-1 if uapi.IFLA_LINK_NETNSID in found else _number(found.get(uapi.IFLA_LINK)),
-        mode=_number(macvlan.get(uapi.IFLA_MACVLAN_MODE)),
+        mode=_number(of_kind.get(uapi.IFLA_MACVLAN_MODE)) if kind == "macvlan" else 0,
+        vrf=_number(of_kind.get(uapi.IFLA_VRF_TABLE)) if kind == "vrf" else 0,
         master=_number(found.get(uapi.IFLA_MASTER)),
         group=_number(found.get(uapi.IFLA_GROUP)),
         alternatives=tuple(

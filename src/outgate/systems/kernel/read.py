@@ -13,7 +13,7 @@ whose foreign routes are wanted as well, so two filtered dumps would carry most 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import partial
 from hashlib import blake2b
@@ -21,6 +21,7 @@ from types import MappingProxyType
 
 from outgate.model.net import (
     ALL_LINKS,
+    MAIN,
     OWN_PROTOCOL,
     Address,
     Discard,
@@ -30,6 +31,7 @@ from outgate.model.net import (
     LinkName,
     Route,
     Setting,
+    TableId,
 )
 from outgate.model.state import Facts, Reading, Resource
 from outgate.systems.kernel import sysctl, tenant, uapi
@@ -178,8 +180,9 @@ def _reading(cache: Cache) -> Reading:
     actual: frozenset[Resource] = frozenset[Resource]().union(
         cache.tenants.values(), addresses, routes, (rule for ours, rule in rules if ours)
     )
+    vrfs = {seen.index: TableId(seen.vrf) for seen in foreign_links if seen.vrf}
     facts = Facts(
-        links=MappingProxyType({seen.name: _link(seen) for seen in foreign_links}),
+        links=MappingProxyType({seen.name: _link(seen, vrfs) for seen in foreign_links}),
         addresses=foreign_addresses,
         routes=foreign_routes,
         rules=frozenset(rule for ours, rule in rules if not ours),
@@ -188,7 +191,8 @@ def _reading(cache: Cache) -> Reading:
     return Reading(facts=facts, actual=actual)
 
 
-def _link(seen: SeenLink) -> Link:
+def _link(seen: SeenLink, vrfs: Mapping[int, TableId]) -> Link:
+    """Return a link; `vrfs` are the tables of VRFs by their ifindex."""
     return Link(
         name=seen.name,
         index=seen.index,
@@ -197,6 +201,7 @@ def _link(seen: SeenLink) -> Link:
         carrier=bool(seen.flags & uapi.IFF_LOWER_UP),
         kind=seen.kind,
         mtu=seen.mtu,
+        table=vrfs.get(seen.master, MAIN),
     )
 
 
