@@ -26,6 +26,7 @@ from outgate.lab.ovn.addresses import (
     SECONDARY_EGRESS,
     SECONDARY_NIC,
     SECONDARY_ROUTER,
+    Pair,
 )
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
@@ -311,17 +312,35 @@ def test_whatever_is_taken_away_nothing_leaves_with_another_address(local: OvnLa
         assert set(local.by_other.seen()) == {PRIMARY_EGRESS[0]}
 
 
-def test_nobody_outside_reaches_the_host_by_an_egress_ip(local: OvnLaboratory) -> None:
+@pytest.mark.parametrize("pair", [PRIMARY_EGRESS, SECONDARY_EGRESS], ids=["primary", "secondary"])
+def test_sshd_kubelet_and_node_ports_are_not_reached_by_an_egress_ip(local: OvnLaboratory, pair: Pair) -> None:
     by_other_router(local)
-    with role_on(local, "n1") as role, Server(local.node("n1").net) as host:
+    if pair == SECONDARY_EGRESS:
+        Today(local).withdraw_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=chosen(local)))
+        Today(local).assign_secondary(Assigned(pair=pair, node="n1", pods=chosen(local)))
+    ports = (22, 10250, 30080)  # of sshd, kubelet, and a service's NodePort
+    with (
+        role_on(local, "n1") as role,
+        Server(local.node("n1").net, "--http", ",".join(map(str, ports))) as host,
+    ):
         host.wait_until_ready()
-        node = local.node("n1").at.primary
-        assert [local.outsider.fetch(one, timeout_s=5).error for one in node] == [None, None]
+        at = local.node("n1").at
+        own = at.primary if pair == PRIMARY_EGRESS else at.secondary
 
-        role.round(assignments_of(PRIMARY_EGRESS, chosen(local)))
+        def reached(addresses: Pair) -> list[object]:
+            found = (local.outsider.fetch(one, port=port, timeout_s=1) for one in addresses for port in ports)
+            return [one.source is not None for one in found]
 
-        assert [local.outsider.fetch(one, timeout_s=1).source for one in PRIMARY_EGRESS] == [None, None]
-        assert [local.outsider.fetch(one, timeout_s=5).error for one in node] == [None, None]
+        assert reached(own) == [True] * 6
+        assert reached(pair) == [pair == SECONDARY_EGRESS] * 6, "the second NIC has the address: the host is open"
+
+        role.round(assignments_of(pair, chosen(local)))
+
+        assert reached(own) == [True] * 6
+        assert reached(pair) == [False] * 6
+        for pod, family in product(chosen(local), FAMILIES):
+            target = (PARTNER if pair == PRIMARY_EGRESS else SECONDARY_ROUTER)[family]
+            assert pod.agent.fetch(target, timeout_s=5).source == pair[family]
 
 
 @pytest.mark.parametrize("is_local", [False, True], ids=["shared", "local"])

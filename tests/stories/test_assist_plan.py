@@ -273,3 +273,5 @@ def test_an_egress_ip_on_a_secondary_nic_gets_a_table_of_its_own_and_no_row_in_o
     assert "10.128.0.0/14 throw table 6000004" in routes
     assert not any("br-ex" in each for each in routes)
     assert not any(isinstance(each, Policy | SetMember) for each in desired.wants)
+    elements = {each for each in desired.wants if isinstance(each, Element)}
+    assert elements == {Element("node_egress4", (ip_address("192.168.55.150"),))}

@@ -3,7 +3,8 @@
 OVN-Kubernetes sends such a pod's packets to the NIC's own table by a rule of priority 6000, and fills that table now
 and then. Ours stands before it: a rule of priority 5998 to a table of our own, which holds what the main table says of
 the NIC, discards too, and ends with `unreachable`: a default that nobody made is not made up, and a table that empties
-lets nothing fall through to another NIC. The address, and its translation, stay OVN-Kubernetes'.
+lets nothing fall through to another NIC. The address, and its translation, stay OVN-Kubernetes'; but by the address,
+which stands on the host's NIC, nobody outside may call the host.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.net import MAIN, OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
+from outgate.model.ruleset import Element
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, mirrored, table_of
@@ -55,6 +57,8 @@ def plan_nics(
         given, pod = one.assignment, one.pod
         text = f"EgressIP/{given.egress_ip} gives Pod/{pod.namespace}/{pod.name} {given.address}, which is on {link}"
         wants[rule] = Because("assist/nic-rule", text)
+        closed = Element(f"node_egress{given.address.version}", (given.address,))
+        wants[closed] = Because("assist/nic-closed", f"{link} has {given.address}, and nobody may call this host by it")
     return wants, tuple(findings)
 
 
