@@ -28,6 +28,7 @@ def told(role: NodeRole, pair: Pair, pods: tuple[OvnPod, ...], *, contested: boo
         replace(one, pods=tuple(replace(pod, contested=contested) for pod in one.pods))
         for one in assignments_of(pair, pods)
     )
+    role.lab.settle()  # what was committed before has been told to everybody then
     return [(one.reason, one.about) for one in role.compare_zone(assignments)]
 
 
