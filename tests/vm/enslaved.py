@@ -117,7 +117,8 @@ def assist(node: Namespace) -> list[str]:
         assert hosting_nic(ip_address(EGRESS), EgressNodeFacts.of(snapshot.node, host)) == ETH1
         wants, findings = plan_nics(snapshot, served(snapshot), [ip_network("10.128.0.0/14")])
         actual = read(socket, cache).actual
-        make = sorted((one for one in wants if one not in actual), key=lambda one: isinstance(one, Rule))
+        of_kernel = [one for one in wants if isinstance(one, Route | Rule)]  # nftables stands in no way here
+        make = sorted((one for one in of_kernel if one not in actual), key=lambda one: isinstance(one, Rule))
         drop = [one for one in actual if one not in wants and isinstance(one, Route | Rule)]
         assert write(socket, cache, make, drop) == ()
     return [one.fix for one in findings]
