@@ -15,6 +15,7 @@ from outgate.model.net import (
     Discard,
     HostAddress,
     LinkName,
+    LinkSetting,
     Mark,
     OnLink,
     Route,
@@ -107,7 +108,8 @@ def test_a_whole_gateway_is_written_at_once_and_dropped_in_reverse(machine: Mach
 def test_each_setting_is_read_as_it_was_written(machine: Machine, wanted: Resource) -> None:
     assert machine.write([wanted]) == ()
 
-    link, which, value = wanted.link, wanted.setting, wanted.value  # type: ignore[union-attr]
+    assert isinstance(wanted, LinkSetting)
+    link, which, value = wanted.link, wanted.setting, wanted.value
     assert machine.read().facts.settings[link, which] == value
     family, key = which.value.split("/")
     assert machine.namespace.sysctl(f"net/{family}/conf/{link}/{key}") == str(value)

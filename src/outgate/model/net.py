@@ -124,6 +124,16 @@ class Route:
         """What the kernel allows one of; the protocol is NOT part of it."""
         return ("route", self.table, self.dst, self.metric)
 
+    @property
+    def link(self) -> LinkName | None:
+        """The link that it leaves by; None for one that discards."""
+        return None if isinstance(self.hop, Discard) else self.hop.link
+
+    @property
+    def is_of_link_alone(self) -> bool:
+        """Whether it is link-local or multicast: the kernel has those on every NIC."""
+        return self.dst.is_link_local or self.dst.is_multicast
+
     def __str__(self) -> str:
         shown = f"{self.dst} {self.hop}" + (f" metric {self.metric}" if self.metric else "")
         return shown + ("" if self.table == MAIN else f" table {self.table}")

@@ -30,7 +30,7 @@ from outgate.plan.assist_nic import plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
 from outgate.plan.forwarding import accepting, refusing
-from outgate.plan.serving import Served, gateway_router, served
+from outgate.plan.serving import Served, gateway_router, management_ports, served
 from outgate.plan.source_ranges import lies_in, outermost
 
 CLUSTER_ROUTER = "ovn_cluster_router"
@@ -238,9 +238,7 @@ class _Family:
         if not routes:
             return
         node, far, v = self.snapshot.node, self._set("far"), self.version
-        management = next(
-            (one.prefix[2] for one in node.subnets if one.network == "default" and one.prefix.version == v), None
-        )
+        management = next((one for one in management_ports(node) if one.version == v), None)
         if management is None:
             text = f"no IPv{v} pod subnet of {node.name} is known, so the address of its management port is not either"
             self.findings.append(Finding("NoManagementPort", self._about, text))

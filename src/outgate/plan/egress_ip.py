@@ -146,10 +146,10 @@ def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = 
     routes = [
         replace(one, table=table)
         for one in host.routes
-        if one.table == hosts and one.dst.version == version and _link_of(one) in (link, None) and not _of_link(one)
+        if one.table == hosts and one.dst.version == version and one.link in (link, None) and not one.is_of_link_alone
     ]
     said = next((one for one in routing.gateways if one.link == link), None)
-    if said is not None and not any(one.dst.prefixlen == 0 and _link_of(one) == link for one in routes):
+    if said is not None and not any(one.dst.prefixlen == 0 and one.link == link for one in routes):
         hop = OnLink(link=link) if said.router is None else Via(address=said.router, link=link)
         if said.router is None or said.router.version == version:
             routes.append(Route(dst=_ANY[version], hop=hop, table=table))
@@ -166,7 +166,9 @@ def copied(host: HostTables, link: LinkName, version: int) -> tuple[Route, ...]:
     for one in main:
         legs[one.slot] = legs.get(one.slot, 0) + 1
     routes = [
-        replace(one, table=table) for one in main if _link_of(one) == link and legs[one.slot] == 1 and not _of_link(one)
+        replace(one, table=table)
+        for one in main
+        if one.link == link and legs[one.slot] == 1 and not one.is_of_link_alone
     ]
     if not any(one.dst.prefixlen == 0 for one in routes):
         routes.append(Route(dst=_ANY[version], hop=OnLink(link=link), table=table))
@@ -231,7 +233,7 @@ def host_route_in_ovn(found: Found, facts: EgressNodeFacts) -> tuple[NextHop, ..
         return None
     if isinstance(route.hop, Discard):
         return (route.hop,)
-    if any(_link_of(leg) != BRIDGE or not isinstance(leg.hop, Via) for leg in found.legs):
+    if any(leg.link != BRIDGE or not isinstance(leg.hop, Via) for leg in found.legs):
         return None
     hops = tuple(leg.hop for leg in found.legs if isinstance(leg.hop, Via))
     is_near = all(any(hop.address in network for network in _primary(facts, hop.address.version)) for hop in hops)
@@ -283,7 +285,7 @@ def _by_main(asked: Asked, facts: EgressNodeFacts, routing: Routing) -> Decision
         return replace(kept, because=(*kept.because, same), findings=tuple(_unsure(found, facts)))
     why = [_because_of_mode(facts, "auto", "hands packets to the host, whose routes decide")]
     hops = _hops_of(found)
-    links = {_link_of(leg) for leg in found.legs} - {None}
+    links = {leg.link for leg in found.legs} - {None}
     link = next(iter(links)) if len(links) == 1 else None
     findings = [*_unsure(found, facts)]
     beyond = sorted(str(one) for one in links if one != BRIDGE)
@@ -375,7 +377,7 @@ def _about_nic(asked: Asked, facts: EgressNodeFacts, nic: LinkName, found: Found
         fix = f"add a default route by {nic}, with a metric above the main one"
         yield Finding("NoDefaultRoute", about, text, Severity.WARNING, fix)
     host = facts.fib.find(asked.egress_ip, asked.destination)
-    if host.route is not None and _link_of(host.route) not in (nic, None) and host.route.dst.prefixlen > 0:
+    if host.route is not None and host.route.link not in (nic, None) and host.route.dst.prefixlen > 0:
         text = f"the host itself goes by {host.route}; pods with an egress IP on {nic} keep to {nic}"
         yield Finding("OtherNicNotUsed", about, text, Severity.NOTE)
 
@@ -468,12 +470,3 @@ def _is_ruled(host: HostTables, pod: Address) -> bool:
 def _named(rule: Rule | None) -> str:
     action = rule.action if rule is not None else MAIN
     return "main" if action == MAIN else str(action)
-
-
-def _link_of(route: Route) -> LinkName | None:
-    return None if isinstance(route.hop, Discard) else route.hop.link
-
-
-def _of_link(route: Route) -> bool:
-    """Whether a route is the link's alone: link-local and multicast are the kernel's on every NIC."""
-    return route.dst.is_link_local or route.dst.is_multicast

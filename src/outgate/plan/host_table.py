@@ -69,7 +69,7 @@ def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> t
         if any(assignment.address in network for network in primary if network.version == assignment.address.version):
             continue
         hosting = best(networks, assignment.address)
-        link = _link_of(hosting) if hosting is not None else None
+        link = hosting.link if hosting is not None else None
         if link is None or link not in host.links:
             findings.append(_nowhere(assignment))
             continue
@@ -164,7 +164,7 @@ def _table(number: TableId, link: Link | None, seen: _Seen, destination: Address
         compared = Compared(
             destination=destination,
             held=best(routes, destination),
-            on_link=best((one for one in hosts if _link_of(one) == name), destination) if name is not None else None,
+            on_link=best((one for one in hosts if one.link == name), destination) if name is not None else None,
             main=best(main, destination),
         )
     return EgressTable(
@@ -185,11 +185,11 @@ def _compare(link: LinkName, table: TableId, held: list[Route], main: list[Route
         yield Finding("TableEmpty", about, text, Severity.WARNING, _COPY_AGAIN)
         return
     legs = Counter(one.slot for one in main)
-    kept = {_copied(one, table) for one in main if _link_of(one) == link and not _is_own_business(one)}
+    kept = {_copied(one, table) for one in main if one.link == link and not one.is_of_link_alone}
     for route in sorted(kept - set(held), key=str):
         yield _missing(about, link, route, held, several=legs[_copied(route, MAIN).slot] > 1)
     for route in sorted(set(held) - kept, key=str):
-        if _is_own_business(route) or isinstance(route.hop, Discard):
+        if route.is_of_link_alone or isinstance(route.hop, Discard):
             continue
         is_made_up = _is_bare_default(route, link) and not any(one.dst == route.dst for one in kept)
         yield _made_up(about, link, route) if is_made_up else _left_over(about, route)
@@ -234,15 +234,6 @@ def _without_link(table: TableId) -> Finding:
 
 def _copied(route: Route, table: TableId) -> Route:
     return replace(route, table=table)
-
-
-def _link_of(route: Route) -> LinkName | None:
-    return None if isinstance(route.hop, Discard) else route.hop.link
-
-
-def _is_own_business(route: Route) -> bool:
-    """Whether a route is of the link alone: link-local and multicast are the kernel's on every NIC."""
-    return route.dst.is_link_local or route.dst.is_multicast
 
 
 def _is_bare_default(route: Route, link: LinkName) -> bool:

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.host_table import EGRESS_IP_PRIORITY
-from outgate.model.intent import AssignedPod, Assignment
+from outgate.model.intent import AssignedPod, Assignment, Node
 from outgate.model.net import Address, Discard, LinkName, Prefix, TableId
 from outgate.plan.egress_ip import BRIDGE, EgressNodeFacts, hosting_nic, table_of
 
@@ -77,3 +77,13 @@ class _Done:
 def gateway_router(node: str) -> str:
     """Return the name of a node's gateway router in its zone."""
     return f"GR_{node}"
+
+
+def pod_subnets(node: Node) -> tuple[Prefix, ...]:
+    """Return a node's subnets of the cluster's default network."""
+    return tuple(one.prefix for one in node.subnets if one.network == "default")
+
+
+def management_ports(node: Node) -> tuple[Address, ...]:
+    """Return the addresses of a node's management port: the third of each pod subnet, as OVN-Kubernetes gives them."""
+    return tuple(one[2] for one in pod_subnets(node))

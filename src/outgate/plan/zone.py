@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from outgate.model.egress_ip import NodeSnapshot
-from outgate.model.net import Address, Prefix
+from outgate.model.net import Address
 from outgate.model.ovn import Action, Policy, Snat
 from outgate.model.why import Finding, Severity
 from outgate.plan.assist import CLUSTER_ROUTER
 from outgate.plan.egress_ip import BRIDGE
-from outgate.plan.serving import Served, gateway_router, served
+from outgate.plan.serving import Served, gateway_router, management_ports, pod_subnets, served
 
 _REROUTE = 100  # the priority of OVN-Kubernetes' policies for EgressIP
 _ONE_POD = re.compile(r"ip[46]\.src == ([0-9a-fA-F:.]+)")
@@ -81,7 +81,7 @@ class _Zone:
     def _lacking_policy(self, one: Served) -> Iterator[Finding]:
         found, given = self.policies.get(one.address), one.assignment
         if one.link == BRIDGE:
-            is_here = any(one.address in prefix for prefix in self._own(one.address.version))
+            is_here = any(one.address in prefix for prefix in pod_subnets(self.snapshot.node))
             lacks = is_here and (found is None or self._is_to_host(found))
             where = self._router
         else:
@@ -116,15 +116,8 @@ class _Zone:
     def _router(self) -> str:
         return gateway_router(self.snapshot.node.name)
 
-    def _own(self, version: int) -> Iterator[Prefix]:
-        for one in self.snapshot.node.subnets:
-            if one.network == "default" and one.prefix.version == version:
-                yield one.prefix
-
     def _is_to_host(self, policy: Policy) -> bool:
-        """Whether a policy leads to the management port: the third address of the node's pod subnet."""
-        ports = {one.prefix[2] for one in self.snapshot.node.subnets if one.network == "default"}
-        return bool(ports.intersection(policy.next_hops))
+        return not set(policy.next_hops).isdisjoint(management_ports(self.snapshot.node))
 
     def _is_primary(self, address: Address) -> bool:
         return any(address in network for network in self.snapshot.node.primary if network.version == address.version)
