@@ -22,13 +22,15 @@ from outgate.lab.namespace import Namespace
 from outgate.lab.ovn import northbound as lab
 from outgate.lab.ovn.addresses import CLUSTER_ROUTER, PRIMARY, ROUTER, NodeAddresses
 from outgate.lab.ovn.programs import Programs
-from outgate.model.egress_ip import ClusterView, NodeSnapshot, Routing, Semantics
+from outgate.model.egress_ip import ClusterView, NodeSnapshot
 from outgate.model.host_table import HostTables
-from outgate.model.intent import AssignedPod, Assignment, EgressIP, Intent, LabelSelector, Node, NodeSubnet, Pod
+from outgate.model.intent import AssignedPod, Assignment, EgressIP, Intent, Node, NodeSubnet, Pod
 from outgate.model.intent import Namespace as Space
 from outgate.model.net import MAIN, Link, LinkName, Route, Rule, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, Policy
+from outgate.model.routing import Routing, Semantics
+from outgate.model.selector import LabelSelector
 from outgate.plan.assist import plan_node
 from outgate.plan.egress_ip import BRIDGE
 from outgate.plan.fib import Fib

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from outgate.lab.batch import configure
 from outgate.lab.namespace import Namespace
 from outgate.lab.ovn.addresses import Address, Prefix
-from outgate.model.egress_ip import Routing, Semantics, Stance
 from outgate.model.net import Discard, LinkName, OnLink, Route, Via
+from outgate.model.routing import Routing, Semantics, Stance
 from outgate.plan.egress_ip import mirrored
 from outgate.plan.fib import Fib, Found
 from outgate.systems.kernel.tables import read_tables

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from outgate.compare.changes import changes
 from outgate.compare.order import FORWARDING
 from outgate.control.round import Asked, Decided, decide, settle
+from outgate.model.inbound import InboundAllowance, Protocol
 from outgate.model.intent import (
     ByteQuota,
     DestinationRule,
@@ -27,7 +28,6 @@ from outgate.model.intent import (
     EgressPool,
     EgressTenant,
     Identity,
-    InboundAllowance,
     InnerInterface,
     Intent,
     InternalDestination,
@@ -37,7 +37,6 @@ from outgate.model.intent import (
     OnChange,
     Pod,
     PoolClaim,
-    Protocol,
     RateLimit,
     SourceCheck,
     SourceIdentity,

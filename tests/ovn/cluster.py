@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from outgate.lab.ovn import addresses
 from outgate.lab.ovn.addresses import PRIMARY, SECONDARY, SERVICES, Pair
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnNode, OvnPod
-from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics
+from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
 from outgate.model.nics import GatewayMode, HostCidr
+from outgate.model.routing import Routing, Semantics
 from outgate.model.state import Desired, Outcome
 from outgate.model.why import Finding
 from outgate.plan.assist import plan_node

@@ -31,8 +31,8 @@ from outgate.lab.ovn.addresses import (
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.lab.waiting import eventually
-from outgate.model.egress_ip import Routing
 from outgate.model.intent import Assignment
+from outgate.model.routing import Routing
 from tests.ovn.cluster import AUTO, assignments_of, role_on
 
 FAMILIES = (0, 1)

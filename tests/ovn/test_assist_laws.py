@@ -25,9 +25,9 @@ from outgate.lab.ovn.addresses import (
 )
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
-from outgate.model.egress_ip import Routing
 from outgate.model.errors import Unreachable
 from outgate.model.intent import Assignment
+from outgate.model.routing import Routing
 from outgate.roles.node_assist import Amiss, Assisting
 from tests.ovn.cluster import AUTO, NodeRole, assignments_of, node_of, role_on
 

@@ -17,7 +17,6 @@ from outgate.model.intent import (
     ExternalRoute,
     InnerInterface,
     Intent,
-    LabelSelector,
     Namespace,
     NextHopIdentity,
     Node,
@@ -27,6 +26,7 @@ from outgate.model.intent import (
 )
 from outgate.model.ledger import Holding, Ledger
 from outgate.model.net import HostAddress, Link, LinkName, Mac, Route, Setting, Via
+from outgate.model.selector import LabelSelector
 from outgate.model.state import Desired, Facts, Moment, Snapshot
 from outgate.plan.allocate import allocate
 from outgate.plan.gateway import plan

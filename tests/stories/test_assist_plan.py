@@ -12,13 +12,14 @@ from types import MappingProxyType
 
 import pytest
 
-from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics, SnatScope, Stance
+from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.firewall import Acceptance, Firewall, HookChain, MaskedMark
 from outgate.model.host_table import HostTables
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
 from outgate.model.net import MAIN, Link, LinkName, Mark, NextHop, OnLink, Route, Rule, Setting, TableId, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, Policy, SetMember, Snat
+from outgate.model.routing import Routing, Semantics, SnatScope, Stance
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired
 from outgate.plan.assist import CLUSTER_ROUTER, destinations_of, plan_node

@@ -26,9 +26,10 @@ from outgate.model.errors import IntentError, NotReady, Refused
 from outgate.model.firewall import Firewall, Variant
 from outgate.model.flow import Endpoints, Flow
 from outgate.model.host import Host
-from outgate.model.intent import Intent, LabelSelector
+from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.net import Route
+from outgate.model.selector import LabelSelector
 from outgate.model.state import Reading
 from outgate.model.status import GuardStatus, Health, NodeStatus, Status, TenantState, TenantStatus
 from outgate.model.why import Finding, Severity

@@ -14,22 +14,14 @@ from types import MappingProxyType
 
 import pytest
 
-from outgate.model.egress_ip import ClusterView, Path, Routing, Semantics
+from outgate.model.egress_ip import ClusterView, Path
 from outgate.model.errors import IntentError
 from outgate.model.host_table import HostTables
-from outgate.model.intent import (
-    ClusterNetwork,
-    EgressIP,
-    ExternalRoute,
-    Intent,
-    LabelSelector,
-    Namespace,
-    Node,
-    NodeSubnet,
-    Pod,
-)
+from outgate.model.intent import ClusterNetwork, EgressIP, ExternalRoute, Intent, Namespace, Node, NodeSubnet, Pod
 from outgate.model.net import MAIN, Discard, Link, LinkName, NextHop, OnLink, Route, Rule, TableId, Via
 from outgate.model.nics import GatewayMode, HostCidr
+from outgate.model.routing import Routing, Semantics
+from outgate.model.selector import LabelSelector
 from outgate.plan.egress_explain import explain_pod
 from outgate.plan.egress_ip import BRIDGE
 from outgate.plan.egress_list import detail, listed, reasons

@@ -12,21 +12,12 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from outgate.model.egress_ip import (
-    Decision,
-    NicGateway,
-    Path,
-    Place,
-    PodNetwork,
-    Routing,
-    Semantics,
-    SnatScope,
-    Stance,
-)
+from outgate.model.egress_ip import Decision, Path, Place, PodNetwork
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Node
 from outgate.model.net import MAIN, Address, Discard, Link, LinkName, NextHop, OnLink, Route, Rule, TableId, Via
 from outgate.model.nics import GatewayMode
+from outgate.model.routing import NicGateway, Routing, Semantics, SnatScope, Stance
 from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, copied, decide, mirrored
 
 ETH1 = LinkName("eth1")

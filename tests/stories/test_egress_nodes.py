@@ -7,19 +7,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 from types import MappingProxyType
 
 from outgate.model.host_table import EGRESS_IP_PRIORITY, HostTables
-from outgate.model.intent import (
-    AssignedPod,
-    Assignment,
-    Condition,
-    EgressIP,
-    EgressNode,
-    Intent,
-    LabelSelector,
-    Namespace,
-    Node,
-    Pod,
-)
+from outgate.model.intent import AssignedPod, Assignment, Condition, EgressIP, EgressNode, Intent, Namespace, Node, Pod
 from outgate.model.net import Link, LinkName, OnLink, Route, Rule, TableId
+from outgate.model.selector import LabelSelector
 from outgate.plan.egress_nodes import egress_nodes
 from outgate.plan.host_table import condition_of, examine, unserved
 from outgate.sources.kube.kinds import CLUSTER, of_node

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from outgate.model.firewall import Firewall
 from outgate.model.flow import Flow
 from outgate.model.host import Host
-from outgate.model.intent import Intent, LabelExpression, Operator
+from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.net import Discard, LinkName, OnLink, Route, Rule, Span, TableId, Via
 from outgate.model.ruleset import Element
+from outgate.model.selector import LabelExpression, Operator
 from outgate.model.state import Facts, Reading, Resource
 from outgate.model.status import Status
 from outgate.model.why import Origin

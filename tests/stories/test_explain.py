@@ -13,20 +13,11 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from outgate.model.errors import IntentError
-from outgate.model.intent import (
-    DestinationRule,
-    EgressIP,
-    ExternalRoute,
-    InnerInterface,
-    Intent,
-    LabelExpression,
-    LabelSelector,
-    Operator,
-    Pod,
-)
+from outgate.model.intent import DestinationRule, EgressIP, ExternalRoute, InnerInterface, Intent, Pod
 from outgate.model.ledger import Ledger
 from outgate.model.net import LinkAddress
 from outgate.model.ruleset import Element, Table
+from outgate.model.selector import LabelExpression, LabelSelector, Operator
 from outgate.model.state import Facts, Moment, Resource, Snapshot
 from outgate.plan.allocate import allocate
 from outgate.plan.gateway import plan

@@ -10,12 +10,12 @@ from outgate.model.intent import (
     ExternalRoute,
     InnerInterface,
     Intent,
-    LabelSelector,
     Namespace,
     NextHopIdentity,
     SourceIdentity,
 )
 from outgate.model.net import LinkName
+from outgate.model.selector import LabelSelector
 from outgate.plan.external_routes import routes_to_gateways
 
 HOP, SHARED, ELSEWHERE = (ip_address(f"192.168.99.{number}") for number in (13, 11, 99))

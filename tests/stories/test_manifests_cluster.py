@@ -13,15 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import pytest
 
-from outgate.model.intent import (
-    ClusterNetwork,
-    EgressIP,
-    ExternalRoute,
-    Intent,
-    LabelExpression,
-    LabelSelector,
-    Operator,
-)
+from outgate.model.intent import ClusterNetwork, EgressIP, ExternalRoute, Intent
+from outgate.model.selector import LabelExpression, LabelSelector, Operator
 from outgate.sources.documents import parse
 from outgate.sources.merge import State, merge
 

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outgate.model.inbound import InboundAllowance, Protocol
 from outgate.model.intent import (
     Announce,
     AnnounceMethod,
@@ -23,21 +24,17 @@ from outgate.model.intent import (
     EgressPool,
     EgressTenant,
     Identity,
-    InboundAllowance,
     InnerInterface,
     InternalDestination,
-    LabelExpression,
-    LabelSelector,
     NextHopIdentity,
     OnChange,
-    Operator,
     PoolClaim,
-    Protocol,
     RateLimit,
     SourceCheck,
     SourceIdentity,
 )
 from outgate.model.net import Address, LinkName, Prefix, Span
+from outgate.model.selector import LabelExpression, LabelSelector, Operator
 from outgate.sources.crd import definition
 from outgate.sources.documents import parse
 from outgate.sources.dump import dump

@@ -12,7 +12,6 @@ from outgate.model.intent import (
     EgressTenant,
     InnerInterface,
     Intent,
-    LabelSelector,
     Namespace,
     Node,
     NodeSubnet,
@@ -23,6 +22,7 @@ from outgate.model.intent import (
 )
 from outgate.model.ledger import Ledger
 from outgate.model.net import LinkName, Prefix, Span
+from outgate.model.selector import LabelSelector
 from outgate.model.state import Facts, Moment, Snapshot
 from outgate.model.why import Finding, Severity
 from outgate.plan.allocate import allocate, pool_refusal

@@ -12,16 +12,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from outgate.model.intent import (
-    DestinationRule,
-    EgressTenant,
-    InboundAllowance,
-    Intent,
-    InternalDestination,
-    LabelSelector,
-    Protocol,
-    SourceCheck,
-)
+from outgate.model.inbound import InboundAllowance, Protocol
+from outgate.model.intent import DestinationRule, EgressTenant, Intent, InternalDestination, SourceCheck
 from outgate.model.net import (
     ALL_LINKS,
     Address,
@@ -37,6 +29,7 @@ from outgate.model.net import (
     Via,
 )
 from outgate.model.ruleset import Element, Table
+from outgate.model.selector import LabelSelector
 from outgate.model.state import Desired, Facts, Resource
 from outgate.trace.steps import Disposition, Packet, Place, Trace, Verdict
 from outgate.trace.table import STRANGER

@@ -15,10 +15,11 @@ from ipaddress import ip_address, ip_network
 from outgate.lab.batch import cable, configure
 from outgate.lab.namespace import Namespace
 from outgate.lab.outside import SourceCounter
-from outgate.model.egress_ip import NodeSnapshot, Routing, Semantics
+from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
 from outgate.model.net import LinkName, Route, Rule, TableId
 from outgate.model.nics import GatewayMode
+from outgate.model.routing import Routing, Semantics
 from outgate.plan.assist_nic import plan_nics
 from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
 from outgate.plan.serving import served

@@ -15,7 +15,8 @@ from outgate.cli.show import CHANGES, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
 
 if TYPE_CHECKING:
-    from outgate.model.egress_ip import ClusterView, Routing
+    from outgate.model.egress_ip import ClusterView
+from outgate.model.routing import Routing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class Routed:
     @property
     def routing(self) -> Routing:
         """The same in the words of the plan."""
-        from outgate.model.egress_ip import Routing, Semantics, SnatScope
+        from outgate.model.routing import Routing, Semantics, SnatScope
 
         return Routing(
             semantics=Semantics(self.semantics),

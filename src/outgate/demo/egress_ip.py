@@ -30,9 +30,10 @@ from outgate.lab.ovn.addresses import (
 )
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnPod
-from outgate.model.egress_ip import ClusterView, Routing, Semantics
+from outgate.model.egress_ip import ClusterView
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Intent
+from outgate.model.routing import Routing, Semantics
 from outgate.plan.egress_explain import explain_pod
 from outgate.plan.egress_nodes import egress_nodes
 from outgate.roles.node_assist import Assisting

@@ -12,29 +12,8 @@ from outgate.model.host_table import HostTables
 from outgate.model.intent import Assignment, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
 from outgate.model.ovn import Policy, Snat
+from outgate.model.routing import DEFAULT_ROUTING, Routing
 from outgate.model.why import Because, Finding
-
-
-class Semantics(Enum):
-    """Whose rules decide the path."""
-
-    LEGACY = "legacy"  # what OVN-Kubernetes does today
-    AUTO = "auto"  # by gateway mode and interface, the host's routes honoured
-
-
-class Stance(Enum):
-    """How much of the data path outgate writes on a node."""
-
-    OBSERVE = "observe"  # nothing: it looks, compares and tells
-    ASSIST = "assist"  # OVN-Kubernetes' EgressIP stays on; only what that lacks is added
-    OWN = "own"  # its EgressIP feature is off; all is ours
-
-
-class SnatScope(Enum):
-    """By which links a packet may leave with an egress IP that is on the primary NIC."""
-
-    ANY = "any"  # by whatever link the host's routes say, as with openshift-sdn
-    HOSTING_LINK = "hosting-link"  # by the link that hosts it only; others are refused
 
 
 class Path(Enum):
@@ -59,28 +38,6 @@ class PodNetwork(Enum):
     DEFAULT = "default"
     LAYER3 = "user-defined, layer 3"
     LAYER2 = "user-defined, layer 2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NicGateway:
-    """What a secondary NIC without a default route shall use as one: a router's address, or (None) the link itself."""
-
-    link: LinkName
-    router: Address | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routing:
-    """How EgressIP shall be routed; what nobody has said."""
-
-    semantics: Semantics = Semantics.LEGACY
-    stance: Stance = Stance.ASSIST
-    honor_host_routes: bool = False  # in shared gateway mode, by the gateway router
-    snat_scope: SnatScope = SnatScope.ANY
-    gateways: tuple[NicGateway, ...] = ()
-
-
-DEFAULT_ROUTING = Routing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

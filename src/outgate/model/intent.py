@@ -6,68 +6,16 @@ lists are empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from outgate.model.inbound import InboundAllowance
 from outgate.model.net import Address, LinkName, Prefix, Span
 from outgate.model.nics import GatewayMode, HostCidr
+from outgate.model.routing import DEFAULT_ROUTING, NicGateway, OnUnassigned, Routing, Semantics, SnatScope, Stance
+from outgate.model.selector import Labels, LabelSelector
 from outgate.model.why import Finding, Origin
-
-Labels: TypeAlias = tuple[tuple[str, str], ...]  # sorted by key
-
-
-class Operator(Enum):
-    """Operators of a label expression, as in Kubernetes."""
-
-    IN = "In"
-    NOT_IN = "NotIn"
-    EXISTS = "Exists"
-    DOES_NOT_EXIST = "DoesNotExist"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelExpression:
-    """One `matchExpressions` entry."""
-
-    key: str
-    operator: Operator
-    values: tuple[str, ...] = ()
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Return whether labels satisfy it; `NotIn` holds where the key is absent, as in Kubernetes."""
-        match self.operator:
-            case Operator.IN:
-                return labels.get(self.key) in self.values
-            case Operator.NOT_IN:
-                return labels.get(self.key) not in self.values
-            case Operator.EXISTS:
-                return self.key in labels
-            case Operator.DOES_NOT_EXIST:
-                return self.key not in labels
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSelector:
-    """A label selector. An empty one selects nothing: what nobody wrote must not grant an egress IP."""
-
-    match_labels: Labels = ()
-    expressions: tuple[LabelExpression, ...] = ()
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was asked."""
-        return not self.match_labels and not self.expressions
-
-    def matches(self, labels: Labels) -> bool:
-        """Return whether an object with these labels is selected."""
-        if self.empty:
-            return False
-        have = dict(labels)
-        return all(have.get(key) == value for key, value in self.match_labels) and all(
-            expression.matches(have) for expression in self.expressions
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,25 +185,6 @@ class OnChange(Enum):
     FLUSH = "flush"
 
 
-class Protocol(Enum):
-    """Protocols that `allowInbound` names."""
-
-    TCP = "TCP"
-    UDP = "UDP"
-    SCTP = "SCTP"
-    ICMP = "ICMP"  # echo and the rest of ICMP or ICMPv6, by the address's family
-
-
-@dataclass(frozen=True, slots=True)
-class InboundAllowance:
-    """New flows from outside that the gateway machine itself may answer on the tenant's egress IPs. Port 0: no ports
-    (ICMP).
-    """
-
-    protocol: Protocol
-    port: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class PoolClaim:
     """So many addresses of one family from an EgressPool."""
@@ -423,6 +352,26 @@ class EgressIP:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRouting:
+    """How EgressIPs are routed: those that it names, or, named `default`, all that no other names.
+
+    What is None is as the default has it; `stance` and `gateways` are the default's alone.
+    """
+
+    name: str
+    egress_ips: tuple[str, ...] = ()
+    stance: Stance | None = None
+    semantics: Semantics | None = None
+    honor_host_routes: bool | None = None
+    snat_scope: SnatScope | None = None
+    on_unassigned: OnUnassigned | None = None
+    allow_inbound: tuple[InboundAllowance, ...] = ()
+    gateways: tuple[NicGateway, ...] = ()
+    served: Served | None = field(default=None, compare=False)
+    origin: Origin = field(default_factory=Origin, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssignedPod:
     """A pod that an egress IP serves, and its addresses of that family. `contested`: another EgressIP that is on a node
     selects it too, and OVN-Kubernetes serves it with one of them.
@@ -436,11 +385,29 @@ class AssignedPod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One egress IP on a node, the EgressIP that it is of, and all pods that it serves, on whatever node they run."""
+    """One egress IP on a node, the EgressIP that it is of and how that is routed, and all pods that it serves, on
+    whatever node they run.
+    """
 
     egress_ip: str
     address: Address
     pods: tuple[AssignedPod, ...]
+    routing: Routing = DEFAULT_ROUTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A pod that runs on a node and has an egress IP: the nodes that have one for it, of the family of `addresses`.
+
+    On none of them, or while it is none: `drops` says whether its packets stay, or leave as if it had no egress IP.
+    """
+
+    egress_ip: str
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...]
+    nodes: tuple[str, ...] = ()
+    drops: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -449,6 +416,7 @@ class EgressNode:
 
     name: str
     assignments: tuple[Assignment, ...] = ()
+    departures: tuple[Departure, ...] = ()  # only of pods for which something is to be done where they run
     conditions: tuple[Condition, ...] = ()
     host: str = ""  # the host's routes as the role there has told them, as text that `sources.host_snapshot` reads
     origin: Origin = field(default_factory=Origin, compare=False)
@@ -473,6 +441,7 @@ class Intent:
     network: ClusterNetwork | None = None
     external_routes: tuple[ExternalRoute, ...] = ()
     egress_ips: tuple[EgressIP, ...] = ()
+    egress_routings: tuple[EgressRouting, ...] = ()
     egress_nodes: tuple[EgressNode, ...] = ()
     refusals: tuple[Finding, ...] = ()
     unread: tuple[Unread, ...] = ()  # told only to who writes statuses

@@ -17,12 +17,13 @@ from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
-from outgate.model.egress_ip import NodeSnapshot, Semantics, SnatScope, Stance
+from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.firewall import HookChain
 from outgate.model.intent import AssignedPod, Assignment
 from outgate.model.net import MAIN, Address, Discard, LinkName, OnLink, Prefix, Route, Rule, Setting, Span, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, Policy, SetMember
+from outgate.model.routing import Semantics, SnatScope, Stance
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired, Resource
 from outgate.model.why import Because, Finding, Severity

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from outgate.model.intent import EgressClaim, EgressTenant, Intent, LabelSelector, SourceIdentity
+from outgate.model.intent import EgressClaim, EgressTenant, Intent, SourceIdentity
+from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.allocate import pool_refusal
 from outgate.plan.selection import NamespaceIndex

@@ -6,19 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from outgate.model.egress_ip import (
-    ClusterView,
-    Decision,
-    EgressAnswer,
-    EgressExplanation,
-    Path,
-    Place,
-    PodNetwork,
-    Semantics,
-)
+from outgate.model.egress_ip import ClusterView, Decision, EgressAnswer, EgressExplanation, Path, Place, PodNetwork
 from outgate.model.host_table import HostTables
-from outgate.model.intent import EgressIP, LabelSelector, Namespace, Node, Pod
+from outgate.model.intent import EgressIP, Namespace, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, OnLink, Setting, Via
+from outgate.model.routing import Semantics
+from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, decide

@@ -12,18 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
-from outgate.model.egress_ip import (
-    DEFAULT_ROUTING,
-    Decision,
-    Offload,
-    Path,
-    Place,
-    PodNetwork,
-    Routing,
-    Semantics,
-    SnatScope,
-    Stance,
-)
+from outgate.model.egress_ip import Decision, Offload, Path, Place, PodNetwork
 from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, HostTables
 from outgate.model.intent import Node
 from outgate.model.net import (
@@ -41,6 +30,7 @@ from outgate.model.net import (
     Via,
 )
 from outgate.model.nics import GatewayMode
+from outgate.model.routing import DEFAULT_ROUTING, Routing, Semantics, SnatScope, Stance
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.fib import Fib, Found, Table
 

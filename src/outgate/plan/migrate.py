@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from outgate.model.egress_ip import ClusterView, Routing, Semantics, Shift, Stance
+from outgate.model.egress_ip import ClusterView, Shift
 from outgate.model.host_table import HostTables
-from outgate.model.intent import EgressIP, Intent, LabelSelector, Node
+from outgate.model.intent import EgressIP, Intent, Node
 from outgate.model.net import MAIN, Address, Discard, LinkName, OnLink, Route, Via
 from outgate.model.nics import GatewayMode
+from outgate.model.routing import Routing, Semantics, Stance
 from outgate.model.sdn import Sdn
+from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import network_for
 from outgate.plan.egress_ip import BRIDGE

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from outgate.model.intent import EgressTenant, LabelSelector, Namespace, Pod, SourceIdentity
+from outgate.model.intent import EgressTenant, Namespace, Pod, SourceIdentity
 from outgate.model.net import Address, Prefix
+from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.source_ranges import grant
 

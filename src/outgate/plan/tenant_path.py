@@ -13,16 +13,8 @@ from hashlib import sha256
 from ipaddress import IPv4Address
 from itertools import pairwise
 
-from outgate.model.intent import (
-    EgressGateway,
-    EgressTenant,
-    InboundAllowance,
-    NextHopIdentity,
-    Pod,
-    Protocol,
-    SourceCheck,
-    SourceIdentity,
-)
+from outgate.model.inbound import InboundAllowance, Protocol
+from outgate.model.intent import EgressGateway, EgressTenant, NextHopIdentity, Pod, SourceCheck, SourceIdentity
 from outgate.model.ledger import Allocation
 from outgate.model.net import Address, LinkAddress, LinkName, Mark, Prefix, Span, TenantLink
 from outgate.model.ruleset import Connections, Element, Limit, Quota, Value

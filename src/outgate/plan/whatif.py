@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
-from outgate.model.egress_ip import ClusterView, Decision, Routing, Shift
+from outgate.model.egress_ip import ClusterView, Decision, Shift
 from outgate.model.host_table import FIRST_TABLE, HostTables
 from outgate.model.intent import EgressIP, Node, Pod
 from outgate.model.net import MAIN, Address, Prefix
 from outgate.model.nics import GatewayMode
+from outgate.model.routing import Routing
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide_alone, hosting_nic
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 from outgate.plan.source_ranges import lies_in

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from outgate.model.egress_ip import DEFAULT_ROUTING, ClusterView, Routing
+from outgate.model.egress_ip import ClusterView
 from outgate.model.errors import NotReady
 from outgate.model.host_table import HostSnapshot, HostTables
 from outgate.model.intent import Intent
+from outgate.model.routing import DEFAULT_ROUTING, Routing
 from outgate.model.sdn import Sdn
 from outgate.roles.cluster_source import read_once
 from outgate.roles.gateway import read_intent

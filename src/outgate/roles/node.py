@@ -22,11 +22,11 @@ from outgate.control import logs
 from outgate.control.lasting import Lasting
 from outgate.control.probes import Probes
 from outgate.control.role_metrics import RoleView, Tallies, page_of
-from outgate.model.egress_ip import DEFAULT_ROUTING, Routing
 from outgate.model.errors import OutgateError
 from outgate.model.host_table import EgressTable
 from outgate.model.intent import Condition, EgressNode, Node
 from outgate.model.net import Address
+from outgate.model.routing import DEFAULT_ROUTING, Routing
 from outgate.model.state import Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.host_table import ROUTES_FOLLOWED, ROWS_AGREE, condition_of, examine, unserved

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from outgate.control.loop import Readable
-from outgate.model.egress_ip import NodeSnapshot, Routing
+from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.errors import Unreachable
 from outgate.model.intent import Assignment, Node
 from outgate.model.net import Prefix
+from outgate.model.routing import Routing
 from outgate.model.state import Desired, Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.assist import plan_node

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from outgate.model.intent import Operator
+from outgate.model.selector import Operator
 
 
 class Meta(Struct, frozen=True, gc=False):

@@ -15,8 +15,9 @@ from typing import assert_never
 import msgspec
 
 from outgate.model import intent
-from outgate.model.intent import MADE_BY, LabelExpression, Labels, LabelSelector, NodeSubnet, Operator
+from outgate.model.intent import MADE_BY, NodeSubnet
 from outgate.model.net import Address, Prefix
+from outgate.model.selector import LabelExpression, Labels, LabelSelector, Operator
 from outgate.model.why import Origin
 from outgate.sources import cluster, ovn_node, values
 from outgate.sources.words import Wrong, quote

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, assert_never
 
-from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant, LabelSelector
+from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant
+from outgate.model.selector import LabelSelector
 from outgate.sources.fields import API_VERSION, SELECTOR
 from outgate.sources.shape import Choice, Many, OneOf, Pairs, Record, Shape, Text, Whole
 from outgate.sources.tenant_fields import KINDS

@@ -11,17 +11,8 @@ from typing import Any
 
 import msgspec
 
-from outgate.model.intent import (
-    ClusterNetwork,
-    EgressIP,
-    ExternalRoute,
-    Intent,
-    LabelSelector,
-    Namespace,
-    Node,
-    NodeSubnet,
-    Pod,
-)
+from outgate.model.intent import ClusterNetwork, EgressIP, ExternalRoute, Intent, Namespace, Node, NodeSubnet, Pod
+from outgate.model.selector import LabelSelector
 from outgate.sources import ovn_node
 from outgate.sources.convert import NODE_SUBNETS
 

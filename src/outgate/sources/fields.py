@@ -16,10 +16,8 @@ from outgate.model.intent import (
     EgressPool,
     InnerInterface,
     InternalDestination,
-    LabelExpression,
-    LabelSelector,
-    Operator,
 )
+from outgate.model.selector import LabelExpression, LabelSelector, Operator
 from outgate.sources import formats
 from outgate.sources.shape import Choice, Field, Kind, Many, Pairs, Record, Rule, Whole
 

@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from outgate.model.firewall import Firewall, IptablesRule
-from outgate.model.intent import Intent, Labels, LabelSelector
+from outgate.model.intent import Intent
+from outgate.model.selector import Labels, LabelSelector
 from outgate.model.status import Status
 from outgate.model.why import Finding
 from outgate.sources import cluster

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from outgate.model.inbound import InboundAllowance, Protocol
 from outgate.model.intent import (
     ByteQuota,
     DestinationRule,
     EgressClaim,
     EgressTenant,
-    InboundAllowance,
     NextHopIdentity,
     OnChange,
     PoolClaim,
-    Protocol,
     RateLimit,
     SourceCheck,
     SourceIdentity,

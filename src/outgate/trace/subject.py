@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 
-from outgate.model.intent import (
-    EgressTenant,
-    ExternalRoute,
-    Intent,
-    LabelExpression,
-    Labels,
-    LabelSelector,
-    Namespace,
-    Node,
-    Operator,
-    Pod,
-)
+from outgate.model.intent import EgressTenant, ExternalRoute, Intent, Namespace, Node, Pod
 from outgate.model.net import Address
+from outgate.model.selector import LabelExpression, Labels, LabelSelector, Operator
 from outgate.trace.question import PodName
 
 MISSES_SHOWN = 3

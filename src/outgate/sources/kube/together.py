@@ -19,13 +19,13 @@ from outgate.model.intent import (
     EgressPool,
     EgressTenant,
     Intent,
-    LabelSelector,
     Namespace,
     Node,
     NodeSubnet,
     Pod,
 )
 from outgate.model.net import Prefix
+from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 
 LABEL = "outgate.io/cluster"  # of namespaces here, and in selectors; no object in a cluster bears it
