@@ -154,10 +154,9 @@ def _round(machine: NodeMachine, pods: int) -> None:
     snapshot = NodeSnapshot(
         node=_node(),
         host=reading.host,
-        assignments=(Assignment(egress_ip="prod", address=EGRESS, pods=served),),
+        assignments=(Assignment(egress_ip="prod", address=EGRESS, pods=served, routing=AUTO),),
         policies=reading.northbound.policies,
         sets=reading.northbound.sets,
-        routing=AUTO,
     )
     outcome = machine.settle(plan_node(snapshot, machine.digest), reading)
     assert outcome.converged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from outgate.lab.ovn import addresses
 from outgate.lab.ovn.addresses import PRIMARY, SECONDARY, SERVICES, Pair
@@ -75,9 +76,8 @@ class NodeRole:
             snats=reading.northbound.snats,
             sets=reading.northbound.sets,
             firewall=reading.firewall,
-            assignments=assignments,
+            assignments=tuple(replace(one, routing=routing) for one in assignments),
             inside=SERVICES,
-            routing=routing,
         )
 
     def round(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Outcome:

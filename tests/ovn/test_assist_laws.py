@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +27,7 @@ from outgate.lab.ovn.addresses import (
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.model.errors import Unreachable
-from outgate.model.intent import Assignment
+from outgate.model.intent import Assignment, EgressNode
 from outgate.model.routing import Routing
 from outgate.roles.node_assist import Amiss, Assisting
 from tests.ovn.cluster import AUTO, NodeRole, assignments_of, node_of, role_on
@@ -180,23 +181,24 @@ def test_any_order_of_events_ends_where_a_fresh_start_would(role: NodeRole) -> N
 def test_a_database_that_goes_and_comes_back_changes_nothing_on_the_way(role: NodeRole) -> None:
     lab, programs = role.lab, role.node.programs
     pods, wanted = pods_of(lab), assignments_of(PRIMARY_EGRESS, pods_of(lab))
+    work = EgressNode(name="n1", assignments=tuple(replace(one, routing=AUTO) for one in wanted))
     role.node.ip(*(f"route add {line}" for line in ROUTES["other router"]))
     own = node_of(role.node, local=True)
     with role.node.net.inside():
-        assisting = Assisting(f"unix:{programs.northbound}", AUTO, SERVICES)
+        assisting = Assisting(f"unix:{programs.northbound}", SERVICES)
         with contextlib.closing(assisting):
-            assert assisting.round(own, wanted) == Amiss()
+            assert assisting.round(own, work) == Amiss()
             lab.settle()
 
             programs.stop_northbound()
             assert assisting.changed()
             with pytest.raises(Unreachable):
-                assisting.round(own, wanted)
+                assisting.round(own, work)
             for pod in pods:
                 assert pod.agent.fetch(PARTNER[0], timeout_s=5).source == PRIMARY_EGRESS[0]
 
             programs.start_northbound()
-            assert assisting.round(own, wanted) == Amiss()
+            assert assisting.round(own, work) == Amiss()
             assert not role_is_new(lab, wanted)
     assert set(lab.by_other.seen()) == {PRIMARY_EGRESS[0]}
 

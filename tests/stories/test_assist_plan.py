@@ -6,6 +6,7 @@ shop/db 10.128.1.5. Its host reaches 203.0.113.0/24 by another router of the pri
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
@@ -15,7 +16,8 @@ import pytest
 from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.firewall import Acceptance, Firewall, HookChain, MaskedMark
 from outgate.model.host_table import HostTables
-from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
+from outgate.model.inbound import InboundAllowance, Protocol
+from outgate.model.intent import AssignedPod, Assignment, Departure, Node, NodeSubnet
 from outgate.model.net import MAIN, Link, LinkName, Mark, NextHop, OnLink, Route, Rule, Setting, TableId, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, Policy, SetMember, Snat
@@ -70,15 +72,16 @@ SNAPSHOT = NodeSnapshot(
         next_hops=(ip_address("192.168.99.1"),),
     ),
     host=HOST,
-    assignments=(Assignment(egress_ip="prod", address=ip_address("192.168.99.150"), pods=PODS),),
+    assignments=(Assignment(egress_ip="prod", address=ip_address("192.168.99.150"), pods=PODS, routing=AUTO),),
     policies=frozenset({INSIDE, TO_NODES}),
     sets=MappingProxyType({NODES: frozenset({"192.168.99.21", "192.168.99.22"})}),
-    routing=AUTO,
 )
 
 
-def plan(**changes: object) -> Desired:
-    return plan_node(replace(SNAPSHOT, **changes), "digest")  # type: ignore[arg-type]
+def plan(routing: Routing = AUTO, **changes: object) -> Desired:
+    snapshot = replace(SNAPSHOT, **changes)  # type: ignore[arg-type]
+    routed = tuple(replace(one, routing=routing) for one in snapshot.assignments)
+    return plan_node(replace(snapshot, assignments=routed), "digest")
 
 
 def members(desired: Desired, what: str) -> set[str]:
@@ -120,7 +123,7 @@ def test_their_exceptions_stand_once_more_above_ours_word_for_word() -> None:
     "changes",
     [
         {"routing": Routing()},
-        {"routing": replace(AUTO, stance=Stance.OBSERVE)},
+        {"stance": Stance.OBSERVE},
         {"assignments": ()},
         {"host": replace(HOST, routes=frozenset(one for one in HOST.routes if one.dst.prefixlen != 24))},
         {"node": replace(SNAPSHOT.node, mode=GatewayMode.SHARED)},
@@ -129,7 +132,7 @@ def test_their_exceptions_stand_once_more_above_ours_word_for_word() -> None:
     ids=["legacy", "observe", "no pods", "no route that differs", "shared mode", "mode unknown"],
 )
 def test_nothing_is_added_where_nothing_has_to_be(changes: dict[str, object]) -> None:
-    assert plan(**changes) == Desired()
+    assert plan(**changes) == Desired()  # type: ignore[arg-type]
 
 
 def test_without_their_exceptions_nothing_is_added_and_somebody_is_told() -> None:
@@ -276,3 +279,52 @@ def test_an_egress_ip_on_a_secondary_nic_gets_a_table_of_its_own_and_no_row_in_o
     assert not any(isinstance(each, Policy | SetMember) for each in desired.wants)
     elements = {each for each in desired.wants if isinstance(each, Element)}
     assert elements == {Element("node_egress4", (ip_address("192.168.55.150"),))}
+
+
+def test_only_the_pods_of_a_canary_are_handed_over() -> None:
+    old = replace(SNAPSHOT.assignments[0], pods=PODS[:1], routing=Routing())
+    canary = Assignment(egress_ip="qa", address=ip_address("192.168.99.151"), pods=PODS[1:], routing=AUTO)
+
+    desired = plan_node(replace(SNAPSHOT, assignments=(old, canary)), "digest")
+
+    assert members(desired, "pods") == {"10.128.0.5/32"}
+
+
+def test_pods_whose_settings_differ_have_policies_of_their_own() -> None:
+    near = replace(AUTO, snat_scope=SnatScope.HOSTING_LINK)
+    first = replace(SNAPSHOT.assignments[0], pods=PODS[:1], routing=AUTO)
+    second = Assignment(egress_ip="qa", address=ip_address("192.168.99.151"), pods=PODS[1:], routing=near)
+
+    desired = plan_node(replace(SNAPSHOT, assignments=(first, second)), "digest")
+
+    by_set: dict[str, set[str]] = {}
+    for one in desired.wants:
+        if isinstance(one, SetMember):
+            by_set.setdefault(one.set, set()).add(str(one.member))
+    handing = [one for one in desired.wants if isinstance(one, Policy) and one.priority == 103]
+    told = {tuple(frozenset(by_set[name]) for name in re.findall(r"\$(\w+)", one.match)) for one in handing}
+    assert told == {
+        (frozenset({"10.128.1.5/32"}), frozenset({"203.0.113.0/24", "198.51.100.0/24"})),
+        (frozenset({"10.128.0.5/32"}), frozenset({"203.0.113.0/24"})),
+    }
+
+
+def test_what_may_call_an_egress_ip_is_let_in_and_nothing_else() -> None:
+    allowed = (InboundAllowance(Protocol.TCP, 22), InboundAllowance(Protocol.ICMP))
+
+    desired = plan(routing=replace(AUTO, allow_inbound=allowed))
+
+    address = ip_address("192.168.99.150")
+    opened = {one for one in desired.wants if isinstance(one, Element) and one.set.startswith("node_open")}
+    assert opened == {Element("node_open_port4", (address, "tcp", 22)), Element("node_open_proto4", (address, "icmp"))}
+    assert Element("node_egress4", (address,)) in desired.wants
+
+
+def test_pods_that_shall_not_leave_without_are_held_below_their_policies_and_the_exceptions() -> None:
+    held = Departure(egress_ip="prod", namespace="shop", name="web", addresses=(ip_address("10.128.0.5"),), drops=True)
+
+    desired = plan(assignments=(), departures=(held,))
+
+    (policy,) = (one for one in desired.wants if isinstance(one, Policy))
+    assert (policy.priority, policy.action, members(desired, "held")) == (98, Action.DROP, {"10.128.0.5/32"})
+    assert plan(assignments=(), departures=(replace(held, drops=False),)) == Desired()

@@ -19,7 +19,6 @@ from outgate.model.intent import (
     AnnounceMethod,
     ByteQuota,
     DestinationRule,
-    EgressClaim,
     EgressGateway,
     EgressPool,
     EgressTenant,
@@ -210,7 +209,6 @@ def test_the_examples_of_the_reference_are_valid_and_show_every_field() -> None:
         parsed = parse("a.yaml", text.encode())
 
         assert parsed.broken == ()
-        (found,) = parsed.objects[kind]
-        assert isinstance(found, EgressClaim | EgressGateway | EgressTenant | EgressPool)
+        assert parsed.objects.keys() == {kind}
         for field in KINDS[kind].spec.fields:
             assert field.name in text

@@ -102,6 +102,9 @@ def build(pod: Namespace, node: Namespace, outside: Namespace) -> None:
     node.run(("nft", "-f", "-"), input=_SNAT)
 
 
+AUTO = Routing(semantics=Semantics.AUTO)
+
+
 def assist(node: Namespace) -> list[str]:
     """Plan and write what stands beside OVN-Kubernetes for the NIC; return what would mend what is amiss."""
     with node.inside(), NetlinkSocket(NETLINK_ROUTE) as socket:
@@ -112,8 +115,7 @@ def assist(node: Namespace) -> list[str]:
         snapshot = NodeSnapshot(
             node=Node(name="n1", subnets=(subnet,), mode=GatewayMode.LOCAL),
             host=host,
-            assignments=(Assignment(egress_ip="prod", address=ip_address(EGRESS), pods=pods),),
-            routing=Routing(semantics=Semantics.AUTO),
+            assignments=(Assignment(egress_ip="prod", address=ip_address(EGRESS), pods=pods, routing=AUTO),),
         )
         assert hosting_nic(ip_address(EGRESS), EgressNodeFacts.of(snapshot.node, host)) == ETH1
         wants, findings = plan_nics(snapshot, served(snapshot), [ip_network("10.128.0.0/14")])

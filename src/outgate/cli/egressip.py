@@ -21,22 +21,24 @@ from outgate.model.routing import Routing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """What the options say: a directory of nodes' snapshots, and how EgressIP shall be routed."""
+    """What the options say: a directory of nodes' snapshots, and how all EgressIPs shall be routed."""
 
-    semantics: str = "legacy"
+    semantics: str | None = None
     honor_host_routes: bool = False
-    snat_scope: str = "any"
+    snat_scope: str | None = None
     nodes: Path | None = None
 
     @property
-    def routing(self) -> Routing:
-        """The same in the words of the plan."""
+    def routing(self) -> Routing | None:
+        """The same in the words of the plan; None when no option says anything: the cluster's EgressRoutings count."""
+        if self.semantics is None and self.snat_scope is None and not self.honor_host_routes:
+            return None
         from outgate.model.routing import Routing, Semantics, SnatScope
 
         return Routing(
-            semantics=Semantics(self.semantics),
+            semantics=Semantics(self.semantics or Semantics.AUTO),
             honor_host_routes=self.honor_host_routes,
-            snat_scope=SnatScope(self.snat_scope),
+            snat_scope=SnatScope(self.snat_scope or SnatScope.ANY),
         )
 
 
@@ -45,7 +47,12 @@ def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def with_routing(
-        *args: Any, semantics: str, honor_host_routes: bool, snat_scope: str, nodes: Path | None = None, **words: Any
+        *args: Any,
+        semantics: str | None,
+        honor_host_routes: bool,
+        snat_scope: str | None,
+        nodes: Path | None = None,
+        **words: Any,
     ) -> Any:
         routed = Routed(nodes=nodes, semantics=semantics, honor_host_routes=honor_host_routes, snat_scope=snat_scope)
         return function(*args, routed=routed, **words)
@@ -54,17 +61,16 @@ def routing_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--snat-scope",
             type=click.Choice(["any", "hosting-link"]),
-            default="any",
-            show_default=True,
+            default=None,
             help="By which links a packet may leave with an egress IP of the primary NIC.",
         ),
-        click.option("--honor-host-routes", is_flag=True, help="With auto: also in shared gateway mode."),
+        click.option("--honor-host-routes", is_flag=True, help="With semantics auto: also in shared gateway mode."),
         click.option(
             "--semantics",
             type=click.Choice(["legacy", "auto"]),
-            default="legacy",
-            show_default=True,
-            help="Route EgressIPs as OVN-Kubernetes does today, or by gateway mode and the host's routes.",
+            default=None,
+            help="Take for granted that all EgressIPs are routed as OVN-Kubernetes does today, or by gateway mode and"
+            " the host's routes; by default as the cluster's EgressRoutings say.",
         ),
     ):
         with_routing = option(with_routing)

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from outgate.cli.egressip import Routed, routing_options
 from outgate.cli.show import CHANGES, FINE, format_option, show, style
 
 
@@ -22,29 +21,28 @@ def node() -> None:
 @click.option("--context", "contexts", multiple=True, help="Several are ways to the same cluster.")
 @click.option("--probes", default="", metavar="ADDRESS:PORT", help="Answer /livez, /readyz and /metrics there.")
 @click.option(
-    "--assist",
-    "northbound",
+    "--northbound",
     default="",
     metavar="unix:PATH",
     help="Write to this northbound database of the node's zone, and to nftables; without it, only observe.",
 )
-@routing_options
-def run(routed: Routed, **words: Any) -> None:
+def run(**words: Any) -> None:
     """Look after this node until stopped: whether its rules and tables serve the egress IPs that are assigned to it.
 
     What it finds stands in the conditions of the node's EgressNode. Observing, it changes nothing on the machine, and
-    needs no privilege there. With --assist and --semantics auto it adds what makes host routes count for egress IPs of
-    the primary NIC, beside OVN-Kubernetes' own rows; for that it needs CAP_NET_ADMIN and the database's socket.
+    needs no privilege there. With --northbound it adds what the cluster's EgressRoutings ask for: with
+    semantics `auto`, what makes host routes count for egress IPs, beside OVN-Kubernetes' own rows. For that it needs
+    CAP_NET_ADMIN and the database's socket.
     """
     from outgate.roles.node import NodeOptions, serve
 
-    serve(NodeOptions(**words, routing=routed.routing))
+    serve(NodeOptions(**words))
 
 
 @node.command()
-@click.option("--assist", "northbound", required=True, metavar="unix:PATH", help="The zone's northbound database.")
+@click.option("--northbound", required=True, metavar="unix:PATH", help="The zone's northbound database.")
 def flush(northbound: str) -> int:
-    """Take back what `outgate node run --assist` wrote, in the zone and on the host: exactly that."""
+    """Take back what `outgate node run` wrote, in the zone and on the host: exactly that."""
     from outgate.roles.node import flush as take_back
 
     outcome = take_back(northbound)

@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from outgate.demo.screen import Screen
@@ -160,7 +160,7 @@ def _shared(story: Story) -> None:
     source = ordinary.agent.fetch(PARTNER[0], timeout_s=5).source
     story.check(source == node.at.primary[0], f"a pod without an egress IP goes as before: seen as {source}, its node")
     with node.net.inside():
-        taken = Assisting(f"unix:{node.programs.northbound}", _HONOURED).flush()
+        taken = Assisting(f"unix:{node.programs.northbound}").flush()
     story.lab.settle()
     story.check(taken.converged, f"flush took back exactly what was added: {len(taken.changes.drop)} rows")
     Today(story.lab).withdraw_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=story.pods))
@@ -197,11 +197,12 @@ def _assist(story: Story, intent: Intent, routing: Routing) -> None:
     """Let outgate do one round on n1, as its node role would."""
     node = story.lab.node("n1")
     own = next(one for one in intent.nodes if one.name == "n1")
-    told = egress_nodes(intent)["n1"].assignments
+    told = egress_nodes(intent)["n1"]
+    work = replace(told, assignments=tuple(replace(one, routing=routing) for one in told.assignments))
     with node.net.inside():
-        assisting = Assisting(f"unix:{node.programs.northbound}", routing)
+        assisting = Assisting(f"unix:{node.programs.northbound}")
         with contextlib.closing(assisting):
-            for finding in assisting.round(own, told).routes:
+            for finding in assisting.round(own, work).routes:
                 story.screen.say(finding.sentence)
     story.lab.settle()
 

@@ -9,10 +9,10 @@ from types import MappingProxyType
 
 from outgate.model.firewall import Firewall
 from outgate.model.host_table import HostTables
-from outgate.model.intent import Assignment, Intent, Node, Pod
+from outgate.model.intent import Assignment, Departure, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
 from outgate.model.ovn import Policy, Snat
-from outgate.model.routing import DEFAULT_ROUTING, Routing
+from outgate.model.routing import Routing, Stance
 from outgate.model.why import Because, Finding
 
 
@@ -52,12 +52,13 @@ class NodeSnapshot:
     node: Node
     host: HostTables
     assignments: tuple[Assignment, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    stance: Stance = Stance.ASSIST
     inside: tuple[Prefix, ...] = ()
     policies: frozenset[Policy] = frozenset()
     snats: frozenset[Snat] = frozenset()
     sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     firewall: Firewall = field(default_factory=Firewall)
-    routing: Routing = DEFAULT_ROUTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +108,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
-    """What questions about EgressIP are answered from: the cluster's objects, and the hosts of nodes that are known."""
+    """What questions about EgressIP are answered from: the cluster's objects, and the hosts of nodes that are known.
+
+    `routing` is taken for all EgressIPs; None: each is routed as the cluster's EgressRoutings say.
+    """
 
     intent: Intent
     hosts: Mapping[str, HostTables]
-    routing: Routing = DEFAULT_ROUTING
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

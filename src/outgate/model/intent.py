@@ -416,8 +416,10 @@ class EgressNode:
 
     name: str
     assignments: tuple[Assignment, ...] = ()
+    stance: Stance = Stance.ASSIST
     departures: tuple[Departure, ...] = ()  # only of pods for which something is to be done where they run
     conditions: tuple[Condition, ...] = ()
+    programmed: str = ""  # the digest of what the role there has done last
     host: str = ""  # the host's routes as the role there has told them, as text that `sources.host_snapshot` reads
     origin: Origin = field(default_factory=Origin, compare=False)
 

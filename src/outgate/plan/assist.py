@@ -23,11 +23,11 @@ from outgate.model.intent import AssignedPod, Assignment
 from outgate.model.net import MAIN, Address, Discard, LinkName, OnLink, Prefix, Route, Rule, Setting, Span, Via
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, Policy, SetMember
-from outgate.model.routing import Semantics, SnatScope, Stance
+from outgate.model.routing import Routing, Semantics, SnatScope, Stance
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired, Resource
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.assist_nic import plan_nics
+from outgate.plan.assist_nic import closed, plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
 from outgate.plan.forwarding import accepting, refusing
@@ -37,6 +37,8 @@ from outgate.plan.source_ranges import lies_in, outermost
 CLUSTER_ROUTER = "ovn_cluster_router"
 _THEIR_EXCEPTIONS, _HAND_OVER, _EXCEPTIONS = 102, 103, 104  # on the cluster router; external gateways are at 501
 _EGRESS_SERVICE = 101
+_HELD_BACK = 98  # below OVN-Kubernetes' policies for EgressIP (100), which send pods away
+_ALONE = Routing(semantics=Semantics.AUTO)  # the names of its sets bear the node's name alone
 _ON_ROUTER = 200  # and the length of the prefix: the longest wins
 _ROUTER_EXCEPTIONS = 400
 _DESTINATION = re.compile(r"\bip[46]\.dst == (\$\w+|[0-9a-fA-F:.]+(?:/\d+)?)")
@@ -54,18 +56,22 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     Nothing is wanted where nothing has to be added: no pods, no host route that OVN does not follow already, stance
     `observe`, or semantics `legacy`.
     """
-    if snapshot.routing.semantics is Semantics.LEGACY or snapshot.routing.stance is Stance.OBSERVE:
+    if snapshot.stance is Stance.OBSERVE:
+        return Desired()
+    serving = tuple(one for one in served(snapshot) if one.assignment.routing.semantics is Semantics.AUTO)
+    if not serving and not snapshot.departures:
         return Desired()
     if not any(one.priority == _THEIR_EXCEPTIONS and one.router == CLUSTER_ROUTER for one in snapshot.policies):
-        return Desired(findings=(_no_exceptions(snapshot),) if snapshot.assignments else ())
+        return Desired(findings=(_no_exceptions(snapshot),))
     wants: dict[Resource, Because] = {}
     findings: list[Finding] = []
-    serving = served(snapshot)
-    for version in (4, 6):
-        family = _Family(snapshot, version, tuple(one for one in serving if one.address.version == version))
+    for routing, version in sorted({(one.assignment.routing, one.address.version) for one in serving}, key=str):
+        alike = (one for one in serving if (one.assignment.routing, one.address.version) == (routing, version))
+        family = _Family(snapshot, routing, version, tuple(alike))
         family.plan()
         wants |= family.wants
         findings += family.findings
+    wants |= held_back(snapshot)
     inside = (*destinations_of(snapshot.policies, snapshot.sets), *snapshot.inside, *_ALWAYS_INSIDE)
     of_nics, about_nics = plan_nics(snapshot, serving, inside)
     wants |= of_nics
@@ -75,6 +81,29 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     if any(isinstance(one, Element) for one in wants):
         wants = {Table(digest): Because("assist/table", "the host gives pods their egress IPs in one table"), **wants}
     return Desired(wants=MappingProxyType(wants), findings=tuple(findings))
+
+
+def held_back(snapshot: NodeSnapshot) -> Mapping[Resource, Because]:
+    """Want that packets of some pods that run here do not leave while nobody has their egress IP.
+
+    The policy stands below those that send pods to their egress IPs (100) and below the exceptions (102), so it is in
+    force at once when the former go, and meets nothing else.
+    """
+    wants: dict[Resource, Because] = {}
+    for one in snapshot.departures:
+        for address in one.addresses if one.drops else ():
+            name = set_name(snapshot.node.name, "held", address.version)
+            text = f"EgressIP/{one.egress_ip}: Pod/{one.namespace}/{one.name} leaves with its egress IP or not at all"
+            wants[SetMember(set=name, member=_host(address))] = Because("held-back/pod", text)
+            policy = Policy(
+                router=CLUSTER_ROUTER,
+                priority=_HELD_BACK,
+                match=f"ip{address.version}.src == ${name}",
+                action=Action.DROP,
+                owner=f"node:{snapshot.node.name}:held-back{address.version}",
+            )
+            wants[policy] = Because("held-back", "onUnassigned is drop")
+    return wants
 
 
 def _no_exceptions(snapshot: NodeSnapshot) -> Finding:
@@ -107,9 +136,10 @@ def set_name(node: str, what: str, version: int) -> str:
 
 @dataclass(slots=True)
 class _Family:
-    """The plan of one IP version."""
+    """The plan of one IP version, for the pods whose EgressIPs are routed alike."""
 
     snapshot: NodeSnapshot
+    routing: Routing
     version: int
     serving: tuple[Served, ...]
     wants: dict[Resource, Because] = field(default_factory=dict)
@@ -123,7 +153,7 @@ class _Family:
             return
         if self.snapshot.node.mode is GatewayMode.LOCAL:
             self._hand_over(pods, self._taken(routes))
-        elif self.snapshot.node.mode is GatewayMode.SHARED and self.snapshot.routing.honor_host_routes:
+        elif self.snapshot.node.mode is GatewayMode.SHARED and self.routing.honor_host_routes:
             self._on_router(pods, routes)
 
     def _pods(self) -> dict[Address, tuple[Assignment, AssignedPod]]:
@@ -192,7 +222,7 @@ class _Family:
         return kept
 
     def _can_leave(self, prefix: Prefix, links: list[LinkName]) -> bool:
-        settings, routing = self.snapshot.host.settings, self.snapshot.routing
+        settings, routing = self.snapshot.host.settings, self.routing
         forwarding = Setting.FORWARDING if self.version == 4 else Setting.FORWARDING6
         closed = [link for link in (MANAGEMENT_PORT, *links) if settings.get((link, forwarding)) == 0]
         if closed:
@@ -315,9 +345,9 @@ class _Family:
                 Element(f"served{v}", (address,)),
                 Element(f"pod_own{v}", (address, one.address)),
                 Element(f"pod_snat{v}", (address,), one.address),
-                Element(f"node_egress{v}", (one.address,)),
             ):
                 self._want(element, "assist/translate", text)
+            self.wants |= closed(one, BRIDGE)
         for prefix in outermost(one for one in self._inside() if one.version == v):
             span = Span(first=prefix.network_address, last=prefix.broadcast_address)
             text = "packets to pods, services and nodes never have an egress IP"
@@ -357,7 +387,8 @@ class _Family:
         return f"ip{self.version}.src == ${self._set('pods')}"
 
     def _set(self, what: str) -> str:
-        return set_name(self.snapshot.node.name, what, self.version)
+        node = self.snapshot.node.name
+        return set_name(node if self.routing == _ALONE else f"{node} {self.routing}", what, self.version)
 
     def _inside(self) -> Iterator[Prefix]:
         yield from destinations_of(self.snapshot.policies, self.snapshot.sets)

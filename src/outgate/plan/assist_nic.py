@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
+from outgate.model.intent import Assignment
 from outgate.model.net import MAIN, OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
 from outgate.model.ruleset import Element
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, mirrored, table_of
 from outgate.plan.host_table import best
+from outgate.plan.inbound import allowance_element
 from outgate.plan.serving import Served
 from outgate.plan.source_ranges import outermost
 
@@ -39,7 +41,8 @@ def plan_nics(
     wants: dict[Resource, Because] = {}
     findings: list[Finding] = []
     for link, version in sorted({(link, one.address.version) for one, link in by_nic}):
-        routes, twice = _one_per_slot(mirrored(snapshot.host, link, version, snapshot.routing))
+        routing = next(one.assignment.routing for one, its in by_nic if its == link)
+        routes, twice = _one_per_slot(mirrored(snapshot.host, link, version, routing))
         wants |= _table(snapshot, link, version, routes, holes)
         findings += [_several(snapshot, link, route) for route in twice]
         pods = [one.address for one, its in by_nic if its == link and one.address.version == version]
@@ -57,9 +60,19 @@ def plan_nics(
         given, pod = one.assignment, one.pod
         text = f"EgressIP/{given.egress_ip} gives Pod/{pod.namespace}/{pod.name} {given.address}, which is on {link}"
         wants[rule] = Because("assist/nic-rule", text)
-        closed = Element(f"node_egress{given.address.version}", (given.address,))
-        wants[closed] = Because("assist/nic-closed", f"{link} has {given.address}, and nobody may call this host by it")
+        wants |= closed(given, link)
     return wants, tuple(findings)
+
+
+def closed(given: Assignment, link: LinkName) -> Mapping[Resource, Because]:
+    """Want that nobody may call this host by an egress IP, but for what its EgressIP allows."""
+    address, version = given.address, given.address.version
+    text = f"{link} has {address}, and nobody may call this host by it"
+    wants: dict[Resource, Because] = {Element(f"node_egress{version}", (address,)): Because("assist/closed", text)}
+    for allowance in given.routing.allow_inbound:
+        element = allowance_element(("node_open_port", "node_open_proto"), address, allowance)
+        wants[element] = Because("assist/open", f"allowInbound of EgressIP/{given.egress_ip}")
+    return wants
 
 
 def _one_per_slot(routes: Iterable[Route]) -> tuple[list[Route], list[Route]]:

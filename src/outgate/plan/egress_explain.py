@@ -15,6 +15,7 @@ from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, decide
+from outgate.plan.routing import Routings
 
 _NO_HOST = HostTables(links=MappingProxyType({}), routes=frozenset(), rules=frozenset())
 _GENEVE_BYTES = 58  # what the tunnel between nodes takes of each packet
@@ -136,10 +137,11 @@ class _Asking:
             destination=self.destination,
             network=PodNetwork.DEFAULT,
         )
-        decision = decide(asked, facts, self.view.routing)
+        routing = self.view.routing or Routings.of(self.view.intent)[egress_ip.name]
+        decision = decide(asked, facts, routing)
         if host is None:
             decision = replace(decision, findings=(*decision.findings, _unread(node)))
-        today = decide(asked, facts, replace(self.view.routing, semantics=Semantics.LEGACY))
+        today = decide(asked, facts, replace(routing, semantics=Semantics.LEGACY))
         others = tuple(one for one in candidates(address, self.view.intent.nodes) if one.node != node.name)
         return EgressAnswer(
             pod_address=source,

@@ -13,7 +13,6 @@ from hashlib import sha256
 from ipaddress import IPv4Address
 from itertools import pairwise
 
-from outgate.model.inbound import InboundAllowance, Protocol
 from outgate.model.intent import EgressGateway, EgressTenant, NextHopIdentity, Pod, SourceCheck, SourceIdentity
 from outgate.model.ledger import Allocation
 from outgate.model.net import Address, LinkAddress, LinkName, Mark, Prefix, Span, TenantLink
@@ -23,6 +22,7 @@ from outgate.model.state import Resource
 from outgate.model.why import Because
 from outgate.plan.claims import Claim
 from outgate.plan.guard import span_of
+from outgate.plan.inbound import allowance_element
 
 _NAME_BYTES = 127  # ALTIFNAMSIZ of the kernel, without its NUL
 
@@ -278,16 +278,10 @@ def _inbound(path: _Path) -> Iterator[_Wanted]:
     for claim in path.facts.egress:
         for allowance in path.tenant.allow_inbound:
             yield (
-                _allowance(claim.address, allowance),
+                allowance_element(("allowed_port", "allowed_proto"), claim.address, allowance),
                 "inbound",
                 f"{path.tenant.name} lets the gateway answer on {claim.address}",
             )
-
-
-def _allowance(address: Address, allowance: InboundAllowance) -> Element:
-    if allowance.protocol is Protocol.ICMP:
-        return Element(f"allowed_proto{address.version}", (address, "icmp" if address.version == 4 else "ipv6-icmp"))
-    return Element(f"allowed_port{address.version}", (address, allowance.protocol.value.lower(), allowance.port))
 
 
 def serves_source(tenant: EgressTenant) -> bool:

@@ -28,6 +28,7 @@ from outgate.plan.claims import Forbidden, refused, seniority, without_gateway
 from outgate.plan.egress_claims import Claimed, tenant_name
 from outgate.plan.external_routes import Routed
 from outgate.plan.pools import Gifts
+from outgate.plan.routing import Routings
 
 ACCEPTED, PROGRAMMED, DEGRADED = "Accepted", "Programmed", "Degraded"
 
@@ -40,6 +41,7 @@ def judge(
         *map(_placed, intent.refusals),
         *gifts.findings,
         *claimed.findings,
+        *Routings.of(intent).refusals,
         *address_refusals(intent, gifts.tenants),
     )
     refusals = {one.about: one for one in reversed(found) if one.severity is Severity.REFUSAL}  # the first one counts
@@ -76,6 +78,12 @@ def judge(
         if claim.served is not None
     ]
     verdicts += [_of_pool(pool, gifts) for pool in intent.pools if pool.served is not None]
+    verdicts += [
+        Verdict(kind="EgressRouting", name=one.name, served=one.served, conditions=_of_routing(one.served, refusal))
+        for one in intent.egress_routings
+        if one.served is not None
+        for refusal in [refusals.get(f"EgressRouting/{one.name}")]
+    ]
     unread = {one.about: _of_unread(one, refusals[one.about]) for one in intent.unread if one.about in refusals}
     return (
         (*(one for one in verdicts if one.about not in unread), *unread.values()),
@@ -92,7 +100,7 @@ def _placed(refusal: Finding) -> Finding:
 def _of_unread(unread: Unread, refusal: Finding) -> Verdict:
     """Return the verdict on an object that can not be read: why; what it was before stays in force where it is."""
     accepted, *others = _conditions(unread.served, refusal, None)
-    conditions = (accepted,) if unread.kind == "EgressPool" else (accepted, *others)
+    conditions = (accepted,) if unread.kind in ("EgressPool", "EgressRouting") else (accepted, *others)
     return Verdict(
         kind=unread.kind, name=unread.name, namespace=unread.namespace, served=unread.served, conditions=conditions
     )
@@ -128,6 +136,10 @@ def _of_pool(pool: EgressPool, gifts: Gifts) -> Verdict:
     text = f"{len(given) - resting} addresses are given and {resting} rest, of {size}"
     condition = _condition(ACCEPTED, True, "Accepted", text, pool.served)
     return Verdict(kind="EgressPool", name=pool.name, served=pool.served, conditions=(condition,), given=given)
+
+
+def _of_routing(served: Served, refusal: Finding | None) -> tuple[Condition, ...]:
+    return _conditions(served, refusal, None)[:1]  # what came of it stands in the nodes' EgressNodes
 
 
 def _conditions(served: Served, refusal: Finding | None, gateway: EgressGateway | None) -> tuple[Condition, ...]:

@@ -17,6 +17,7 @@ from outgate.model.net import MAIN, Address, Prefix
 from outgate.model.nics import GatewayMode
 from outgate.model.routing import Routing
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide_alone, hosting_nic
+from outgate.plan.routing import Routings
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 from outgate.plan.source_ranges import lies_in
 
@@ -26,9 +27,9 @@ _FIRST = {4: int(ip_address("1.0.0.1")), 6: int(ip_address("2000::1"))}  # of an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
-    """What is tried: another routing, and another gateway mode of all nodes (None: as they are)."""
+    """What is tried: another routing of all EgressIPs, and another gateway mode of all nodes. None: as they are."""
 
-    routing: Routing
+    routing: Routing | None = None
     mode: GatewayMode | None = None
 
 
@@ -39,7 +40,10 @@ def shifts(view: ClusterView, other: Other, before: Other | None = None) -> tupl
     Nodes without a snapshot are left out: `unread` names them.
     """
     was = before or Other(routing=view.routing)
-    nodes = {one.name: _Node.of(one, view, was, other) for one in view.intent.nodes if one.name in view.hosts}
+    settings = Routings.of(view.intent)
+    nodes = {
+        one.name: _Node.of(one, view, settings, (was, other)) for one in view.intent.nodes if one.name in view.hosts
+    }
     found: list[Shift] = []
     for egress_ip, pods in _served(view):
         for name, address in egress_ip.assigned:
@@ -120,12 +124,14 @@ class _Node:
     before: EgressNodeFacts
     after: EgressNodeFacts
     inside: tuple[Prefix, ...]
-    routing: Routing
-    other: Routing
+    settings: Routings
+    routing: Routing | None
+    other: Routing | None
     groups: dict[object, list[list[tuple[Prefix, Address]]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, node: Node, view: ClusterView, was: Other, other: Other) -> _Node:
+    def of(cls, node: Node, view: ClusterView, settings: Routings, tried: tuple[Other, Other]) -> _Node:
+        was, other = tried
         facts = EgressNodeFacts.of(node, view.hosts[node.name])
         network = view.intent.network
         inside = (*network.cluster_networks, *network.service_networks) if network is not None else ()
@@ -133,6 +139,7 @@ class _Node:
             before=replace(facts, node=replace(node, mode=was.mode or node.mode)),
             after=replace(facts, node=replace(node, mode=other.mode or node.mode)),
             inside=(*inside, *(subnet.prefix for each in view.intent.nodes for subnet in each.subnets)),
+            settings=settings,
             routing=was.routing,
             other=other.routing,
         )
@@ -147,16 +154,17 @@ class _Node:
 
     def _of_pods(self, egress_ip: EgressIP, address: Address, pods: list[Address], *, is_here: bool) -> Iterator[Shift]:
         """Yield a shift for each group of ranges that fare alike. Which do is the same for all addresses on one NIC."""
-        key = (hosting_nic(address, self.before), is_here, address.version)
+        routings = (self.routing or self.settings[egress_ip.name], self.other or self.settings[egress_ip.name])
+        key = (hosting_nic(address, self.before), is_here, address.version, routings)
         asked = Asked(egress_ip=address, pod=pods[0], pod_is_here=is_here, destination=address)
         if key not in self.groups:
             by_way: dict[object, list[tuple[Prefix, Address]]] = {}
             for prefix, at in ranges(self.before.host, address.version, self.inside):
-                before, after = self._decisions(replace(asked, destination=at))
+                before, after = self._decisions(replace(asked, destination=at), routings)
                 by_way.setdefault((_way(before), _way(after), before.arrives, after.arrives), []).append((prefix, at))
             self.groups[key] = list(by_way.values())
         for some in self.groups[key]:
-            before, after = self._decisions(replace(asked, destination=some[0][1]))
+            before, after = self._decisions(replace(asked, destination=some[0][1]), routings)
             shift = Shift(
                 egress_ip=egress_ip.name,
                 address=address,
@@ -168,5 +176,5 @@ class _Node:
             if shift.changes:
                 yield shift
 
-    def _decisions(self, asked: Asked) -> tuple[Decision, Decision]:
-        return decide_alone(asked, self.before, self.routing), decide_alone(asked, self.after, self.other)
+    def _decisions(self, asked: Asked, routings: tuple[Routing, Routing]) -> tuple[Decision, Decision]:
+        return decide_alone(asked, self.before, routings[0]), decide_alone(asked, self.after, routings[1])

@@ -34,9 +34,10 @@ from outgate.plan.egress_claims import Claimed, tenants_of_claims
 from outgate.plan.egress_nodes import egress_nodes
 from outgate.plan.external_routes import Routed, routes_to_gateways
 from outgate.plan.pools import give
+from outgate.plan.routing import first_default
 from outgate.plan.verdicts import judge
 from outgate.roles.rights import LEASE, NAMESPACE
-from outgate.sources.dump import dump, dump_selector
+from outgate.sources.dump import dump, dump_selector, dump_work
 from outgate.sources.kube.kinds import CLUSTER
 from outgate.sources.kube.source import KubeSource
 from outgate.sources.kube.timings import Timings
@@ -187,6 +188,8 @@ class Judging:
             for claim, tenant in claimed.wants.items()
             if not _same(tenants.get(tenant.name), tenant)
         ]
+        if (default := first_default(intent)) is not None:
+            fresh.append(dump(default))
         fresh += [_route_manifest(route) for name, route in routed.wants.items() if routes.get(name) != route]
         old = [("EgressTenant", one.name) for one in claimed.gone] + [(ROUTE, one.name) for one in routed.gone]
         made = await self._all([partial(judged.make, self._server, manifest) for manifest in fresh])
@@ -197,13 +200,13 @@ class Judging:
         there, wanted = {one.name: one for one in intent.egress_nodes}, egress_nodes(intent)
         fresh = [_node_manifest(name) for name in wanted if name not in there]
         told = [
-            (one, there[name].origin.resource_version)
+            (name, dump_work(one), there[name].origin.resource_version)
             for name, one in wanted.items()
-            if name in there and there[name].assignments != one.assignments
+            if name in there and dump_work(there[name]) != dump_work(one)
         ]
         gone = [name for name in there if name not in wanted]
         made = await self._all([partial(judged.make, self._server, manifest) for manifest in fresh])
-        made &= await self._all([partial(judged.assign, self._server, one, version) for one, version in told])
+        made &= await self._all([partial(judged.assign, self._server, *one) for one in told])
         return await self._all([partial(judged.drop, self._server, "EgressNode", name) for name in gone]) and made
 
     async def _write(self, verdicts: list[Verdict], now_s: float) -> bool:

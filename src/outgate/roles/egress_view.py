@@ -11,7 +11,7 @@ from outgate.model.egress_ip import ClusterView
 from outgate.model.errors import NotReady
 from outgate.model.host_table import HostSnapshot, HostTables
 from outgate.model.intent import Intent
-from outgate.model.routing import DEFAULT_ROUTING, Routing
+from outgate.model.routing import Routing
 from outgate.model.sdn import Sdn
 from outgate.roles.cluster_source import read_once
 from outgate.roles.gateway import read_intent
@@ -32,7 +32,7 @@ class ViewOptions:
 
     objects: GatewayOptions
     nodes: Path | None = None  # None: the folder `nodes` beside the manifests, and what a live cluster's nodes tell
-    routing: Routing = DEFAULT_ROUTING
+    routing: Routing | None = None
 
 
 def view_of(options: ViewOptions, intent: Intent | None = None) -> ClusterView:

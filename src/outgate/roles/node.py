@@ -26,7 +26,6 @@ from outgate.model.errors import OutgateError
 from outgate.model.host_table import EgressTable
 from outgate.model.intent import Condition, EgressNode, Node
 from outgate.model.net import Address
-from outgate.model.routing import DEFAULT_ROUTING, Routing
 from outgate.model.state import Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.host_table import ROUTES_FOLLOWED, ROWS_AGREE, condition_of, examine, unserved
@@ -53,7 +52,6 @@ class NodeOptions:
     contexts: tuple[str, ...] = ()
     probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
     northbound: str = ""  # the zone's database (unix:PATH): with it, the stance is `assist`; empty observes
-    routing: Routing = DEFAULT_ROUTING
 
 
 def egress_tables(destination: Address | None = None) -> tuple[EgressTable, ...]:
@@ -72,7 +70,7 @@ def flush(northbound: str) -> Outcome:
     Raises:
         NotReady, Refused, Unreachable: the host or the zone can not be read or written.
     """
-    assisting = Assisting(northbound, DEFAULT_ROUTING)
+    assisting = Assisting(northbound)
     with contextlib.closing(assisting):
         return assisting.flush()
 
@@ -96,7 +94,7 @@ async def _serve(options: NodeOptions, open_server: OpenServer) -> None:
     source = KubeSource(open_server, kinds=of_node(options.name))
     with contextlib.closing(source):
         async with open_server() as server:
-            assisting = Assisting(options.northbound, options.routing) if options.northbound else None
+            assisting = Assisting(options.northbound) if options.northbound else None
             observing = Observing(options.name, server, source, assisting)
             with Probes(
                 options.probes,
@@ -198,7 +196,7 @@ class Observing:
     def _assist(self, own: Node, node: EgressNode) -> Amiss:
         assert self._assisting is not None
         try:
-            amiss = self._assisting.round(own, node.assignments)
+            amiss = self._assisting.round(own, node)
         except OutgateError as error:
             self._answered = False
             self._tallies.failed += 1
@@ -210,11 +208,11 @@ class Observing:
 
     async def _tell(self, conditions: list[Condition], host: str) -> None:
         try:
-            await judged.observe(self._server, self._name, conditions, time.time(), host=host)
+            said = judged.Said(conditions=tuple(conditions), host=host)
+            await judged.observe(self._server, self._name, said, time.time())
         except OutgateError as error:
             self._tallies.failed += 1
             log.warning("not written", extra={"fields": {"error": str(error)}})
         else:
             self._tallies.written += 1
-            said = {one.type: f"{one.reason}: {one.message}" for one in conditions}
-            log.info("looked", extra={"fields": said})
+            log.info("looked", extra={"fields": {one.type: f"{one.reason}: {one.message}" for one in conditions}})

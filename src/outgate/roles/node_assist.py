@@ -12,9 +12,8 @@ from types import MappingProxyType
 from outgate.control.loop import Readable
 from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.errors import Unreachable
-from outgate.model.intent import Assignment, Node
+from outgate.model.intent import EgressNode, Node
 from outgate.model.net import Prefix
-from outgate.model.routing import Routing
 from outgate.model.state import Desired, Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.assist import plan_node
@@ -37,14 +36,14 @@ class Amiss:
 class Assisting:
     """A node's zone and host, a round at a time. The database may go and come back."""
 
-    def __init__(self, target: str, routing: Routing, services: tuple[Prefix, ...] = ()) -> None:
+    def __init__(self, target: str, services: tuple[Prefix, ...] = ()) -> None:
         """`target` is the northbound database of the node's zone (`unix:PATH`)."""
-        self._target, self._routing, self._services = target, routing, services
+        self._target, self._services = target, services
         self._northbound: Northbound | None = None
         self._machine: NodeMachine | None = None
         self._watch = Watch()
 
-    def round(self, node: Node, assignments: tuple[Assignment, ...]) -> Amiss:
+    def round(self, node: Node, work: EgressNode) -> Amiss:
         """Read, plan, write and verify; return what is amiss.
 
         Raises:
@@ -55,7 +54,7 @@ class Assisting:
         machine = self._opened()
         try:
             reading = machine.read()
-            snapshot = self._snapshot(node, assignments, reading)
+            snapshot = self._snapshot(node, work, reading)
             desired = plan_node(snapshot, machine.digest)
             outcome = machine.settle(desired, reading)
         except Unreachable:
@@ -95,17 +94,18 @@ class Assisting:
         self._forget()
         self._watch.close()
 
-    def _snapshot(self, node: Node, assignments: tuple[Assignment, ...], reading: NodeReading) -> NodeSnapshot:
+    def _snapshot(self, node: Node, work: EgressNode, reading: NodeReading) -> NodeSnapshot:
         return NodeSnapshot(
             node=node,
             host=reading.host,
-            assignments=assignments,
+            assignments=work.assignments,
+            departures=work.departures,
+            stance=work.stance,
             inside=self._services,
             policies=reading.northbound.policies,
             snats=reading.northbound.snats,
             sets=reading.northbound.sets,
             firewall=reading.firewall,
-            routing=self._routing,
         )
 
     def _opened(self) -> NodeMachine:

@@ -53,10 +53,7 @@ def gateway_rights() -> tuple[Right, ...]:
 
 def cluster_rights() -> tuple[Right, ...]:
     """Return what the cluster role needs: the kinds that it judges by, their statuses, events, and its lease."""
-    judged = tuple(
-        Right(group=GROUP, resource=f"{plural}/status", verbs=("patch",))
-        for plural in ("egressclaims", "egressgateways", "egressnodes", "egresspools", "egresstenants")
-    )
+    judged = tuple(Right(group=GROUP, resource=f"{plural}/status", verbs=("patch",)) for plural in _OURS)
     leases = "coordination.k8s.io"
     return (
         *_reading(CLUSTER),
@@ -64,6 +61,7 @@ def cluster_rights() -> tuple[Right, ...]:
         *judged,
         Right(group=GROUP, resource="egresstenants", verbs=_MAKE),  # those of claims
         Right(group=GROUP, resource="egressnodes", verbs=_MAKE),
+        Right(group=GROUP, resource="egressroutings", verbs=("create",)),  # the default, once
         Right(group="k8s.ovn.org", resource="adminpolicybasedexternalroutes", verbs=_MAKE),  # those of tenants
         _EVENTS,
         Right(group=leases, resource="leases", verbs=("get", "update"), names=(LEASE,), is_namespaced=True),
@@ -121,7 +119,7 @@ def manifests() -> list[dict[str, Any]]:
 _LABELS = {"app.kubernetes.io/name": "outgate"}
 _PEOPLE, _EDITORS = ("view", "edit", "admin"), ("edit", "admin")
 _CHANGE = ("create", "update", "patch", "delete")
-_OURS = ("egressclaims", "egressgateways", "egressnodes", "egresspools", "egresstenants")
+_OURS = ("egressclaims", "egressgateways", "egressnodes", "egresspools", "egressroutings", "egresstenants")
 _API = "rbac.authorization.k8s.io/v1"
 
 

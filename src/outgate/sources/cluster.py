@@ -222,6 +222,18 @@ class NodeEgressIP(Struct, frozen=True, gc=False):
     name: str
     address: str
     pods: list[ServedPod] | None = None
+    routing: msgspec.Raw = msgspec.Raw(b"")  # as the spec of an EgressRouting
+
+
+class NodeDeparture(Struct, frozen=True, gc=False):
+    """One of `status.departures` of an EgressNode."""
+
+    namespace: str
+    name: str
+    addresses: list[str]
+    egress_ip: str = field(name="egressIP", default="")
+    nodes: list[str] | None = None
+    drops: bool = False
 
 
 class StatusCondition(Struct, frozen=True, gc=False, rename="camel"):
@@ -237,8 +249,11 @@ class StatusCondition(Struct, frozen=True, gc=False, rename="camel"):
 class EgressNodeStatus(Struct, frozen=True, gc=False):
     """`status` of an EgressNode."""
 
+    stance: str = ""
     egress_ips: list[NodeEgressIP] | None = field(name="egressIPs", default=None)
+    departures: list[NodeDeparture] | None = None
     conditions: list[StatusCondition] | None = None
+    programmed: str = ""
     host: str | None = None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import assert_never
@@ -17,9 +18,14 @@ import msgspec
 from outgate.model import intent
 from outgate.model.intent import MADE_BY, NodeSubnet
 from outgate.model.net import Address, Prefix
+from outgate.model.routing import DEFAULT_ROUTING, Routing, Stance
 from outgate.model.selector import LabelExpression, Labels, LabelSelector, Operator
 from outgate.model.why import Origin
 from outgate.sources import cluster, ovn_node, values
+from outgate.sources.json_reader import read_json
+from outgate.sources.node import Fault
+from outgate.sources.routing_fields import ROUTING
+from outgate.sources.validate import Problems, read_fields
 from outgate.sources.words import Wrong, quote
 
 NAME_LABEL = "kubernetes.io/metadata.name"  # set by every API server since 1.21
@@ -28,11 +34,14 @@ NODE_SUBNETS = "k8s.ovn.org/node-subnets"
 _NAME = re.compile(r"[a-z0-9][-a-z0-9.]{0,252}")
 _EVERYWHERE = LabelSelector(expressions=(LabelExpression(NAME_LABEL, Operator.EXISTS),))
 
+_STANCES = {stance.value: stance for stance in Stance}
+
 ModelObject = (
     intent.EgressGateway
     | intent.EgressTenant
     | intent.EgressPool
     | intent.EgressClaim
+    | intent.EgressRouting
     | intent.Node
     | intent.Namespace
     | intent.Pod
@@ -220,8 +229,21 @@ class Converter:
                         )
                         for pod in one.pods or ()
                     ),
+                    routing=_routing(bytes(one.routing), f"status.egressIPs[{number}].routing"),
                 )
                 for number, one in enumerate(status.egress_ips or ())
+            ),
+            stance=_STANCES.get(status.stance, Stance.ASSIST),
+            departures=tuple(
+                intent.Departure(
+                    egress_ip=one.egress_ip,
+                    namespace=one.namespace,
+                    name=one.name,
+                    addresses=_addresses(one.addresses, f"status.departures[{number}].addresses"),
+                    nodes=tuple(one.nodes or ()),
+                    drops=one.drops,
+                )
+                for number, one in enumerate(status.departures or ())
             ),
             conditions=tuple(
                 intent.Condition(
@@ -233,6 +255,7 @@ class Converter:
                 )
                 for one in status.conditions or ()
             ),
+            programmed=status.programmed,
             host=status.host or "",
             origin=Origin(file=self._file, line=line, column=column, kind="EgressNode", name=name),
         )
@@ -244,6 +267,19 @@ class Converter:
         )
         selector = LabelSelector(self._pairs(given.match_labels), expressions)
         return _EVERYWHERE if selector.empty else selector
+
+
+@lru_cache(maxsize=256)
+def _routing(text: bytes, path: str) -> Routing:
+    """Return the settings in an assignment; what it does not say is as in OVN-Kubernetes."""
+    if not text:
+        return DEFAULT_ROUTING
+    node = read_json(text)
+    problems = Problems()
+    values = None if isinstance(node, Fault) else read_fields(ROUTING.spec, node, path, problems)
+    if values is None:
+        raise Misfit(path, problems.found[0].text if problems.found else "is no JSON")
+    return Routing(**values)
 
 
 def _pod_addresses(status: cluster.PodStatus) -> tuple[Address, ...]:

@@ -10,7 +10,21 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from outgate.sources.fields import GROUP, VERSION
-from outgate.sources.shape import MISSING, Choice, Field, Kind, Many, OneOf, Pairs, Record, Rule, Shape, Text, Whole
+from outgate.sources.shape import (
+    MISSING,
+    Choice,
+    Field,
+    Flag,
+    Kind,
+    Many,
+    OneOf,
+    Pairs,
+    Record,
+    Rule,
+    Shape,
+    Text,
+    Whole,
+)
 from outgate.sources.tenant_fields import KINDS
 
 Schema = dict[str, Any]
@@ -97,6 +111,8 @@ def _schema(shape: Shape, text: str) -> Schema:
         case Whole():
             form = "int64" if shape.most > 0x7FFFFFFF else "int32"
             return _described(text, type="integer", format=form, minimum=shape.least, maximum=shape.most)
+        case Flag():
+            return _described(text, type="boolean")
         case Choice():
             meanings = "; ".join(f"{option.value}: {shape.meanings[option]}" for option in shape.of)
             return _described(f"{text} {meanings}.", type="string", enum=[option.value for option in shape.of])

@@ -66,6 +66,30 @@ spec:
     matchLabels: {egress: allowed}
   quarantine: 5m
 """,
+    "EgressRouting": """
+apiVersion: outgate.io/v1alpha1
+kind: EgressRouting
+metadata:
+  name: default                   # all EgressIPs that no other EgressRouting names
+spec:
+  stance: assist
+  semantics: legacy
+  defaultGateways:
+  - {interface: eth1, router: 192.168.55.1}
+---
+apiVersion: outgate.io/v1alpha1
+kind: EgressRouting
+metadata:
+  name: canary
+spec:
+  egressIPs: [prod]
+  semantics: auto
+  honorHostRoutes: true
+  snatScope: any
+  onUnassigned: drop
+  allowInbound:
+  - {protocol: ICMP}
+""",
     "EgressClaim": """
 apiVersion: outgate.io/v1alpha1
 kind: EgressClaim

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from outgate.model.inbound import InboundAllowance, Protocol
 from outgate.model.intent import (
     Announce,
     AnnounceMethod,
@@ -90,6 +91,41 @@ SELECTOR = Record(
             cel="(has(self.matchLabels) && size(self.matchLabels) > 0)"
             " || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",
             holds=lambda given: bool(given["match_labels"] or given["expressions"]),
+        ),
+    ),
+)
+
+INBOUND = Record(
+    of=InboundAllowance,
+    fields=(
+        Field(
+            name="protocol",
+            attribute="protocol",
+            shape=Choice(
+                of=Protocol,
+                meanings={
+                    Protocol.TCP: "TCP, with a port",
+                    Protocol.UDP: "UDP, with a port",
+                    Protocol.SCTP: "SCTP, with a port",
+                    Protocol.ICMP: "ICMP and ICMPv6, by the address's family",
+                },
+            ),
+            text="The protocol.",
+            required=True,
+        ),
+        Field(
+            name="port",
+            attribute="port",
+            shape=Whole(least=1, most=65535),
+            text="The destination port, for all protocols but ICMP.",
+        ),
+    ),
+    rules=(
+        Rule(
+            text="needs a port, or has one although ICMP knows none",
+            fix="give TCP, UDP and SCTP a port, and ICMP none",
+            cel="(self.protocol == 'ICMP') == !has(self.port)",
+            holds=lambda given: (given["protocol"] is Protocol.ICMP) == (given["port"] is None),
         ),
     ),
 )

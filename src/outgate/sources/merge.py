@@ -24,6 +24,7 @@ _KINDS = (
     "EgressTenant",
     "EgressPool",
     "EgressClaim",
+    "EgressRouting",
     "Node",
     "Namespace",
     "Pod",
@@ -205,5 +206,6 @@ def _intent(in_force: Mapping[str, Objects], findings: tuple[Finding, ...]) -> I
         network=the_network(in_force["Network"]),
         external_routes=cast("tuple[intent.ExternalRoute, ...]", in_force["AdminPolicyBasedExternalRoute"]),
         egress_ips=cast("tuple[intent.EgressIP, ...]", in_force["EgressIP"]),
+        egress_routings=cast("tuple[intent.EgressRouting, ...]", in_force["EgressRouting"]),
         refusals=findings,
     )

@@ -19,6 +19,7 @@ _KINDS = (
     "config.openshift.io/networks",
     "k8s.ovn.org/egressips",
     "k8s.ovn.org/adminpolicybasedexternalroutes",
+    "outgate.io/egressroutings",
 )
 SDN_KINDS = ("network.openshift.io/netnamespaces", "network.openshift.io/hostsubnets")
 

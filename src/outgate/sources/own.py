@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressTenant
+from outgate.model.intent import EgressClaim, EgressGateway, EgressPool, EgressRouting, EgressTenant
 from outgate.model.why import Origin
 from outgate.sources import formats
 from outgate.sources.fields import API_VERSION
@@ -13,7 +13,7 @@ from outgate.sources.shape import Kind
 from outgate.sources.validate import BROKEN, Problem, Problems, read_fields, read_shape
 from outgate.sources.words import instead, nearest, plain
 
-OwnObject = EgressGateway | EgressTenant | EgressPool | EgressClaim
+OwnObject = EgressGateway | EgressTenant | EgressPool | EgressClaim | EgressRouting
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 _META = (

@@ -10,7 +10,21 @@ from outgate.sources.examples import EXAMPLES
 from outgate.sources.fields import API_VERSION, SELECTOR
 from outgate.sources.json_reader import MOST_JSON_BYTES
 from outgate.sources.node import DEEPEST
-from outgate.sources.shape import MISSING, Choice, Field, Kind, Many, OneOf, Pairs, Record, Rule, Shape, Text, Whole
+from outgate.sources.shape import (
+    MISSING,
+    Choice,
+    Field,
+    Flag,
+    Kind,
+    Many,
+    OneOf,
+    Pairs,
+    Record,
+    Rule,
+    Shape,
+    Text,
+    Whole,
+)
 from outgate.sources.tenant_fields import KINDS
 from outgate.sources.yaml_reader import MOST_YAML_BYTES
 
@@ -113,6 +127,8 @@ def _limits(shape: Shape) -> str:
         case Whole():
             unit = f" {shape.unit}" if shape.unit else ""
             return f"whole number, {shape.least} to {shape.most}{unit}"
+        case Flag():
+            return "`true` or `false`"
         case Choice():
             return "one of " + ", ".join(f"`{option.value}`" for option in shape.of)
         case Many():

@@ -37,6 +37,11 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """Yes or no: a boolean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One of a few words; `meanings` has a sentence for each value of the enumeration."""
 
@@ -107,7 +112,7 @@ class OneOf:
     options: tuple[Field, ...]
 
 
-Shape: TypeAlias = Text | Whole | Choice | Many | Pairs | Record | OneOf
+Shape: TypeAlias = Text | Whole | Flag | Choice | Many | Pairs | Record | OneOf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

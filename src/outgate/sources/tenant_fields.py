@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from outgate.model.inbound import InboundAllowance, Protocol
 from outgate.model.intent import (
     ByteQuota,
     DestinationRule,
@@ -19,7 +18,8 @@ from outgate.model.intent import (
     SourceIdentity,
 )
 from outgate.sources import formats
-from outgate.sources.fields import GATEWAY, POOL, SELECTOR
+from outgate.sources.fields import GATEWAY, INBOUND, POOL, SELECTOR
+from outgate.sources.routing_fields import ROUTING
 from outgate.sources.shape import Choice, Field, Kind, Many, OneOf, Record, Rule, Whole
 from outgate.sources.values import families
 
@@ -114,41 +114,6 @@ _DESTINATION = Record(
             " && self.cidrs.exists(c, !c.contains(':')) == self.egressIPs.exists(a, !a.contains(':'))",
             holds=lambda given: families(given["cidrs"]) == families(given["egress_ips"]),
             at="egressIPs",
-        ),
-    ),
-)
-
-_INBOUND = Record(
-    of=InboundAllowance,
-    fields=(
-        Field(
-            name="protocol",
-            attribute="protocol",
-            shape=Choice(
-                of=Protocol,
-                meanings={
-                    Protocol.TCP: "TCP, with a port",
-                    Protocol.UDP: "UDP, with a port",
-                    Protocol.SCTP: "SCTP, with a port",
-                    Protocol.ICMP: "ICMP and ICMPv6, by the address's family",
-                },
-            ),
-            text="The protocol.",
-            required=True,
-        ),
-        Field(
-            name="port",
-            attribute="port",
-            shape=Whole(least=1, most=65535),
-            text="The destination port, for all protocols but ICMP.",
-        ),
-    ),
-    rules=(
-        Rule(
-            text="needs a port, or has one although ICMP knows none",
-            fix="give TCP, UDP and SCTP a port, and ICMP none",
-            cel="(self.protocol == 'ICMP') == !has(self.port)",
-            holds=lambda given: (given["protocol"] is Protocol.ICMP) == (given["port"] is None),
         ),
     ),
 )
@@ -348,7 +313,7 @@ _TENANT = Record(
         Field(
             name="allowInbound",
             attribute="allow_inbound",
-            shape=Many(item=_INBOUND, most=64),
+            shape=Many(item=INBOUND, most=64),
             text="New flows from outside to the egress IPs that the gateway machine itself may answer.",
             absent="none",
         ),
@@ -413,4 +378,4 @@ CLAIM = Kind(
     is_namespaced=True,
 )
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (GATEWAY, TENANT, POOL, CLAIM)}
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (GATEWAY, TENANT, POOL, CLAIM, ROUTING)}

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, assert_never
 
 from outgate.sources.node import Node, describe
-from outgate.sources.shape import MISSING, Choice, Field, Many, OneOf, Pairs, Record, Shape, Text, Whole
+from outgate.sources.shape import MISSING, Choice, Field, Flag, Many, OneOf, Pairs, Record, Shape, Text, Whole
 from outgate.sources.words import Wrong, instead, plain, quote
 
 BROKEN = object()
@@ -53,6 +53,8 @@ def read_shape(shape: Shape, node: Node, path: str, problems: Problems) -> Any:
             return _text(shape, node, path, problems)
         case Whole():
             return _whole(shape, node, path, problems)
+        case Flag():
+            return node.value if isinstance(node.value, bool) else _mismatch(shape, node, path, problems)
         case Choice():
             return _choice(shape, node, path, problems)
         case Many():
@@ -100,6 +102,8 @@ def expected(shape: Shape) -> str:
         case Whole():
             unit = f" {shape.unit}" if shape.unit else ""
             return f"a whole number from {shape.least} to {shape.most}{unit}"
+        case Flag():
+            return "true or false"
         case Choice():
             return f"one of {', '.join(str(option.value) for option in shape.of)}"
         case Many():

@@ -69,8 +69,8 @@ def _a_tenant_needs_pods(intent: Intent, gateway: str) -> bool:
 
 
 GATEWAY = Kinds(always=_KINDS, pods_when=_a_tenant_needs_pods)
-LOOKER = Kinds(always=(*_KINDS, PODS))  # whoever looks may ask about a pod
 _CLAIMS = Watched(kind="EgressClaim", plural="egressclaims", group=GROUP, version="v1alpha1")
+_ROUTINGS = Watched(kind="EgressRouting", plural="egressroutings", group=GROUP, version="v1alpha1", may_be_absent=True)
 _EGRESS_NODES = Watched(
     kind="EgressNode",
     plural="egressnodes",
@@ -79,10 +79,12 @@ _EGRESS_NODES = Watched(
     shape=cluster.EgressNode,
     may_be_absent=True,
 )
+LOOKER = Kinds(always=(*_KINDS, _ROUTINGS, PODS))  # whoever looks may ask about a pod
 NODES_TOLD = Kinds(always=(_EGRESS_NODES,))  # what the role on each node has told of its host
 CLUSTER = Kinds(
     always=tuple(
-        replace(one, with_status=True) if one.shape is None else one for one in (*_KINDS, _CLAIMS, _EGRESS_NODES)
+        replace(one, with_status=True) if one.shape is None else one
+        for one in (*_KINDS, _CLAIMS, _ROUTINGS, _EGRESS_NODES)
     ),
     pods_when=lambda intent, _: any(one.assigned for one in intent.egress_ips),
 )

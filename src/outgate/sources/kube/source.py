@@ -206,6 +206,7 @@ class KubeSource:
             network=the_network(of("Network")),
             external_routes=cast("tuple[intent.ExternalRoute, ...]", of("AdminPolicyBasedExternalRoute")),
             egress_ips=cast("tuple[intent.EgressIP, ...]", of("EgressIP")),
+            egress_routings=cast("tuple[intent.EgressRouting, ...]", of("EgressRouting")),
             egress_nodes=cast("tuple[intent.EgressNode, ...]", of("EgressNode")),
             refusals=(*told, *(finding for one in parts.values() for finding in one.findings)),
             unread=tuple(unread for one in parts.values() for unread in one.unread),

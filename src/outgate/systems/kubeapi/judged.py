@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 
 from outgate.apiserver.errors import Conflict, Missing
 from outgate.apiserver.server import APPLY, Body, Resource, Server, decoded
-from outgate.model.intent import CLAIM_NAME, MADE_BY, Assignment, Condition, EgressNode
+from outgate.model.intent import CLAIM_NAME, MADE_BY, Condition
 from outgate.model.verdict import Verdict
 from outgate.systems.kubeapi.render import GROUP, OURS, VERSION
 
@@ -19,6 +20,7 @@ EGRESS_NODES = Resource(plural="egressnodes", group=GROUP, version=VERSION)
 MADE = {
     "EgressNode": EGRESS_NODES,
     "EgressTenant": OURS["EgressTenant"],
+    "EgressRouting": OURS["EgressRouting"],
     "AdminPolicyBasedExternalRoute": Resource(plural="adminpolicybasedexternalroutes", group="k8s.ovn.org"),
 }
 _LONGEST_MESSAGE = 32768
@@ -39,33 +41,33 @@ async def write(server: Server, verdict: Verdict, now_s: float) -> None:
         return
 
 
-async def assign(server: Server, node: EgressNode, version: str) -> None:
-    """Write what a node has to do, into the version of its EgressNode that was read.
+async def assign(server: Server, name: str, status: dict[str, Any], version: str) -> None:
+    """Write what a node has to do, as fields of a status, into the version of its EgressNode that was read.
 
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    metadata = {"name": node.name, "resourceVersion": version}
-    await _say_of_node(server, metadata, {"egressIPs": [_assignment(one) for one in node.assignments]}, WRITER)
+    await _say_of_node(server, {"name": name, "resourceVersion": version}, status, WRITER)
 
 
-def _assignment(one: Assignment) -> dict[str, Any]:
-    pods = [
-        {"namespace": pod.namespace, "name": pod.name, "addresses": [str(address) for address in pod.addresses]}
-        | ({"contested": True} if pod.contested else {})
-        for pod in one.pods
-    ]
-    return {"name": one.egress_ip, "address": str(one.address), "pods": pods}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the role on a node says: conditions, the work that it has done (a digest), and the host's routes as text."""
+
+    conditions: tuple[Condition, ...]
+    programmed: str = ""
+    host: str = ""
 
 
-async def observe(server: Server, name: str, conditions: Iterable[Condition], now_s: float, *, host: str = "") -> None:
-    """Write what the role on a node has found there, and the host's routes as text.
+async def observe(server: Server, name: str, said: Said, now_s: float) -> None:
+    """Write what the role on a node has found and done there.
 
     Raises:
         OutgateError: the server refuses it or does not answer.
     """
-    status: dict[str, Any] = {"conditions": [_condition(one, now_s) for one in conditions]}
-    status |= {"host": host} if host else {}
+    status: dict[str, Any] = {"conditions": [_condition(one, now_s) for one in said.conditions]}
+    status |= {"host": said.host} if said.host else {}
+    status |= {"programmed": said.programmed} if said.programmed else {}
     await _say_of_node(server, {"name": name}, status, f"outgate-node-{name}")
 
 

@@ -14,6 +14,7 @@ OURS = {
     "EgressGateway": Resource(plural="egressgateways", group=GROUP, version=VERSION),
     "EgressTenant": Resource(plural="egresstenants", group=GROUP, version=VERSION),
     "EgressPool": Resource(plural="egresspools", group=GROUP, version=VERSION),
+    "EgressRouting": Resource(plural="egressroutings", group=GROUP, version=VERSION),
     "EgressClaim": Resource(plural="egressclaims", group=GROUP, version=VERSION),
 }
 _LONGEST_MESSAGE = 1024  # what the schema takes
