@@ -25,6 +25,7 @@ from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnPod
 from tests.kube.replicas import Role, settles
 
 CHOSEN = ("p11", "p21")
+_AUTO = ("patch", "egressrouting", "default", "--type=merge", "-p", '{"spec": {"semantics": "auto"}}')
 ALONE = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin")  # as the DaemonSet's container
 
 
@@ -51,7 +52,7 @@ def role(plane: ControlPlane, lab: OvnLaboratory, tmp_path: Path) -> Iterator[Ro
         yield made
     finally:
         made.close()
-        plane.kubectl("delete", "egressnodes", "--all")
+        plane.kubectl("delete", "egressnodes,egressroutings", "--all")
         plane.kubectl("delete", "crd", "egressips.k8s.ovn.org")
         plane.kubectl("delete", "node", *lab.nodes, "--ignore-not-found")
         plane.kubectl("delete", "pod", "-n", NAMESPACE, "--all", "--grace-period=0", "--force")
@@ -83,9 +84,9 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
     Today(lab).assign_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=pods))
     role.start()
     database = f"unix:{node.programs.northbound}"
-    words = (*ALONE, sys.executable, "-m", "outgate", "node", "run", "--name", "n1", "--assist", database)
+    words = (*ALONE, sys.executable, "-m", "outgate", "node", "run", "--name", "n1", "--northbound", database)
     with relay(node.net, role.plane.port), (tmp_path / "node.log").open("wb") as log:
-        where = ("--semantics", "auto", "--kubeconfig", str(role.plane.kubeconfig(by_token=True)))
+        where = ("--kubeconfig", str(role.plane.kubeconfig(by_token=True)))
         with node.net.inside():
             child = subprocess.Popen([*words, *where], stdout=log, stderr=log)
         try:
@@ -93,6 +94,10 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
             settles(lambda: arrives(lab, pods) == (2, 0), "by default so far")
 
             node.ip(f"route add {PARTNER[0]} via {OTHER_ROUTER[0]} dev {BRIDGE}")
+            settles(lambda: semantics(role) == "legacy", "nothing changes by itself")
+            settles(lambda: followed(role) == ("True", "AsExpected"), "so nothing is asked for")
+            assert arrives(lab, pods) == (2, 0)
+            role.plane.kubectl(*_AUTO)
             settles(lambda: arrives(lab, pods) == (0, 2), "the route is followed, of both pods")
 
             settles(
@@ -115,7 +120,7 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
             assert child.wait(20) == 0, (tmp_path / "node.log").read_text()
     assert arrives(lab, pods) == (0, 2)  # the role is gone, and what it wrote stays
 
-    taken = node.net.run((sys.executable, "-m", "outgate", "node", "flush", "--assist", database)).stdout
+    taken = node.net.run((sys.executable, "-m", "outgate", "node", "flush", "--northbound", database)).stdout
 
     assert "taken back" in taken
     lab.settle()
@@ -123,9 +128,14 @@ def test_a_route_of_the_host_counts_from_its_coming_to_its_going(
     assert lab.by_default.leaked(CLUSTER) == lab.by_other.leaked(CLUSTER) == 0
 
 
+def semantics(role: Role) -> str:
+    found = role.plane.kubectl("get", "egressrouting", "default", "-o", "jsonpath={.spec.semantics}", check=False)
+    return found.stdout
+
+
 def explained(role: Role) -> str:
     """What `explain` answers from the cluster alone: the role on the node has told its host's routes there."""
-    words = (sys.executable, "-m", "outgate", "explain", "shop/p21", "--to", str(PARTNER[0]), "--semantics", "auto")
+    words = (sys.executable, "-m", "outgate", "explain", "shop/p21", "--to", str(PARTNER[0]))
     ran = subprocess.run(
         (*words, "--kubeconfig", str(role.plane.kubeconfig())), capture_output=True, text=True, check=False
     )

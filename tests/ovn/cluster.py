@@ -10,7 +10,7 @@ from outgate.lab.ovn import addresses
 from outgate.lab.ovn.addresses import PRIMARY, SECONDARY, SERVICES, Pair
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnNode, OvnPod
 from outgate.model.egress_ip import NodeSnapshot
-from outgate.model.intent import AssignedPod, Assignment, Node, NodeSubnet
+from outgate.model.intent import AssignedPod, Assignment, Departure, Node, NodeSubnet
 from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.routing import Routing, Semantics
 from outgate.model.state import Desired, Outcome
@@ -58,9 +58,17 @@ class NodeRole:
     def __init__(self, lab: OvnLaboratory, name: str, machine: NodeMachine) -> None:
         self.lab, self.node, self.machine = lab, lab.node(name), machine
 
-    def plan(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Desired:
+    def plan(
+        self,
+        assignments: tuple[Assignment, ...],
+        routing: Routing = AUTO,
+        *,
+        local: bool = True,
+        departures: tuple[Departure, ...] = (),
+    ) -> Desired:
         """Read and plan; write nothing."""
-        return plan_node(self._snapshot(assignments, routing, local=local), self.machine.digest)
+        snapshot = replace(self._snapshot(assignments, routing, local=local), departures=departures)
+        return plan_node(snapshot, self.machine.digest)
 
     def compare_zone(self, assignments: tuple[Assignment, ...]) -> tuple[Finding, ...]:
         """Read, and say which rows of OVN-Kubernetes lack or are left over."""
@@ -80,9 +88,16 @@ class NodeRole:
             inside=SERVICES,
         )
 
-    def round(self, assignments: tuple[Assignment, ...], routing: Routing = AUTO, *, local: bool = True) -> Outcome:
+    def round(
+        self,
+        assignments: tuple[Assignment, ...],
+        routing: Routing = AUTO,
+        *,
+        local: bool = True,
+        departures: tuple[Departure, ...] = (),
+    ) -> Outcome:
         """Read, plan, write and verify; the switches hold what was written when this returns."""
-        desired = self.plan(assignments, routing, local=local)
+        desired = self.plan(assignments, routing, local=local, departures=departures)
         with self.node.net.inside():
             outcome = self.machine.settle(desired, self.machine.read())
         self.lab.settle()

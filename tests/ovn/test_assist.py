@@ -31,7 +31,8 @@ from outgate.lab.ovn.addresses import (
 from outgate.lab.ovn.today import Assigned, Today
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.lab.waiting import eventually
-from outgate.model.intent import Assignment
+from outgate.model.inbound import InboundAllowance, Protocol
+from outgate.model.intent import Assignment, Departure
 from outgate.model.routing import Routing
 from tests.ovn.cluster import AUTO, assignments_of, role_on
 
@@ -310,6 +311,41 @@ def test_whatever_is_taken_away_nothing_leaves_with_another_address(local: OvnLa
         local.by_other.reset()
         assert far.agent.fetch(PARTNER[0], timeout_s=5).source == PRIMARY_EGRESS[0]
         assert set(local.by_other.seen()) == {PRIMARY_EGRESS[0]}
+
+
+def test_pods_that_shall_not_leave_without_their_egress_ip_do_not_when_it_goes_and_all_else_does(
+    local: OvnLaboratory,
+) -> None:
+    pod, other = local.node("n1").pods
+    held = Departure(egress_ip="prod", namespace="shop", name=pod.name, addresses=pod.addresses, drops=True)
+    near, own = local.node("n2").pods[0], local.node("n1").at
+    with role_on(local, "n1") as role, Server(near.net, "--http", "8080") as answering:
+        answering.wait_until_ready()
+        role.round((), departures=(held,))
+        assert [pod.agent.fetch(OUTSIDE[family], timeout_s=5).source for family in FAMILIES] == [*PRIMARY_EGRESS]
+
+        Today(local).withdraw_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=chosen(local)))
+
+        assert [pod.agent.fetch(OUTSIDE[family], timeout_s=1).source for family in FAMILIES] == [None, None]
+        assert [pod.agent.fetch(one, timeout_s=5).source for one in near.addresses] == [*pod.addresses]
+        assert [other.agent.fetch(OUTSIDE[family], timeout_s=5).source for family in FAMILIES] == [*own.primary]
+        assert set(local.by_default.seen()) == {*PRIMARY_EGRESS, *own.primary}
+
+        role.round(())
+        assert [pod.agent.fetch(OUTSIDE[family], timeout_s=5).source for family in FAMILIES] == [*own.primary]
+
+
+def test_what_an_egress_ip_allows_reaches_the_node_and_nothing_else_does(local: OvnLaboratory) -> None:
+    Today(local).withdraw_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=chosen(local)))
+    Today(local).assign_secondary(Assigned(pair=SECONDARY_EGRESS, node="n1", pods=chosen(local)))
+    allowing = replace(AUTO, allow_inbound=(InboundAllowance(Protocol.TCP, 22),))
+    with role_on(local, "n1") as role, Server(local.node("n1").net, "--http", "22,10250") as host:
+        host.wait_until_ready()
+        role.round(assignments_of(SECONDARY_EGRESS, chosen(local)), allowing)
+
+        for family, port in product(FAMILIES, (22, 10250)):
+            told = local.outsider.fetch(SECONDARY_EGRESS[family], port=port, timeout_s=1)
+            assert (told.source is not None) is (port == 22)
 
 
 @pytest.mark.parametrize("pair", [PRIMARY_EGRESS, SECONDARY_EGRESS], ids=["primary", "secondary"])

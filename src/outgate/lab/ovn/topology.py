@@ -358,6 +358,9 @@ def _port_words(pod: OvnPod) -> Iterator[str]:
 
 def _patch_of(node: OvnNode) -> str:
     """Return the OpenFlow number of the port that leads from br-ex to br-int; empty while there is none."""
-    found = node.programs.vsctl("--bare", "--columns=name,ofport", "find", "interface", "type=patch").split()
-    numbers = dict(zip(found[::2], found[1::2], strict=False))
-    return next((number for name, number in numbers.items() if name.startswith(f"patch-{BRIDGE}_")), "")
+    words = ("--format=csv", "--no-headings", "--columns=name,ofport", "find", "interface", "type=patch")
+    for line in node.programs.vsctl(*words).splitlines():
+        name, _, number = line.partition(",")  # a port that is not open yet has no number
+        if name.startswith(f"patch-{BRIDGE}_") and number.isdigit():
+            return number
+    return ""
