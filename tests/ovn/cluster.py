@@ -10,7 +10,7 @@ from outgate.lab.ovn import addresses
 from outgate.lab.ovn.addresses import PRIMARY, SECONDARY, SERVICES, Pair
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnNode, OvnPod
 from outgate.model.egress_ip import NodeSnapshot
-from outgate.model.intent import AssignedPod, Assignment, Departure, Node, NodeSubnet
+from outgate.model.intent import AssignedPod, Assignment, Departure, EgressNode, Node, NodeSubnet
 from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.routing import Routing, Semantics
 from outgate.model.state import Desired, Outcome
@@ -82,11 +82,30 @@ class NodeRole:
             host=reading.host,
             policies=reading.northbound.policies,
             snats=reading.northbound.snats,
+            routes=reading.northbound.routes,
+            ports=reading.northbound.ports,
+            marks_answers=reading.northbound.marks_answers,
             sets=reading.northbound.sets,
             firewall=reading.firewall,
             assignments=tuple(replace(one, routing=routing) for one in assignments),
             inside=SERVICES,
         )
+
+    def round_of(self, work: EgressNode, nodes: tuple[Node, ...], *, local: bool) -> Outcome:
+        """Do what the cluster role tells this node; the switches hold what was written when this returns."""
+        snapshot = replace(
+            self._snapshot((), AUTO, local=local),
+            assignments=work.assignments,
+            departures=work.departures,
+            stance=work.stance,
+            nodes=nodes,
+        )
+        desired = plan_node(snapshot, self.machine.digest)
+        assert {one.reason for one in desired.findings} <= {"AnswersNotMarked"}, desired.findings
+        with self.node.net.inside():
+            outcome = self.machine.settle(desired, self.machine.read())
+        self.lab.settle()
+        return outcome
 
     def round(
         self,

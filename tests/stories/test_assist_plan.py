@@ -24,8 +24,9 @@ from outgate.model.ovn import Action, Policy, SetMember, Snat
 from outgate.model.routing import Routing, Semantics, SnatScope, Stance
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Desired
-from outgate.plan.assist import CLUSTER_ROUTER, destinations_of, plan_node
+from outgate.plan.assist import destinations_of, plan_node
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
+from outgate.plan.serving import CLUSTER_ROUTER
 
 ETH1 = LinkName("eth1")
 AUTO = Routing(semantics=Semantics.AUTO)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from outgate.model.net import LinkAddress, LinkSetting, Route, Rule, Setting, TenantLink
-from outgate.model.ovn import Policy, SetMember, Snat
+from outgate.model.ovn import DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Resource
 
@@ -38,7 +38,7 @@ def make_rank(resource: Resource) -> int:
             return 5
         case TenantLink():
             return 6
-        case Policy() | Snat() | SetMember():
+        case Policy() | Snat() | LogicalRoute() | QosMark() | DropAcl() | SetMember():
             return 9
         case _:
             assert_never(resource)

@@ -11,7 +11,8 @@ from outgate.model.firewall import Firewall
 from outgate.model.host_table import HostTables
 from outgate.model.intent import Assignment, Departure, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
-from outgate.model.ovn import Policy, Snat
+from outgate.model.nics import HostCidr
+from outgate.model.ovn import LogicalRoute, Policy, Snat
 from outgate.model.routing import Routing, Stance
 from outgate.model.why import Because, Finding
 
@@ -44,9 +45,10 @@ class PodNetwork(Enum):
 class NodeSnapshot:
     """All that a node's plan may know.
 
-    `policies`, `snats` and `sets` (addresses by name) are those of others in the node's zone. `inside` are
-    destinations that never see an egress IP, beside those that the zone's policies name: service networks, for one.
-    `firewall` is what others filter by on the host.
+    `policies`, `snats`, `routes`, `ports` (of routers) and `sets` (addresses by name) are those of others in the node's
+    zone; `marks_answers` says whether its OVN can mark answers to flows from outside. `nodes` are all nodes, where
+    outgate does all of EgressIP. `inside` are destinations that never see an egress IP, beside those that the zone's
+    policies name: service networks, for one. `firewall` is what others filter by on the host.
     """
 
     node: Node
@@ -55,8 +57,12 @@ class NodeSnapshot:
     departures: tuple[Departure, ...] = ()
     stance: Stance = Stance.ASSIST
     inside: tuple[Prefix, ...] = ()
+    nodes: tuple[Node, ...] = ()
     policies: frozenset[Policy] = frozenset()
     snats: frozenset[Snat] = frozenset()
+    routes: frozenset[LogicalRoute] = frozenset()
+    ports: Mapping[str, tuple[HostCidr, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    marks_answers: bool = True
     sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     firewall: Firewall = field(default_factory=Firewall)
 

@@ -292,6 +292,7 @@ class Node:
     mode: GatewayMode | None = None
     next_hops: tuple[Address, ...] = ()  # of its gateway router's default routes
     host_cidrs: tuple[HostCidr, ...] = ()  # on all NICs, the primary one too
+    transit: tuple[Address, ...] = ()  # of its zone, on the switch between zones
     assignable: bool = False  # it bears the label that lets it take egress IPs
     origin: Origin = field(default_factory=Origin, compare=False)
 

@@ -74,6 +74,12 @@ class LogicalRoute:
     next_hop: str  # an address, or `discard`
     by_source: bool = False  # the prefix is compared with the packet's source
     port: str = ""
+    owner: str = field(default="", compare=False)
+
+    @property
+    def slot(self) -> Hashable:
+        """One per router, prefix and what it is compared with."""
+        return ("logical route", self.router, self.prefix, self.by_source)
 
     def __str__(self) -> str:
         return f"route {self.router} {self.prefix} via {self.next_hop}" + (" by source" if self.by_source else "")
@@ -95,4 +101,41 @@ class SetMember:
         return f"set ${self.set} {{ {self.member} }}"
 
 
-OvnRow: TypeAlias = Policy | Snat | SetMember
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QosMark:
+    """A row of QoS of a logical switch: packets from its ports that match get a packet mark."""
+
+    switch: str
+    priority: int
+    match: str
+    mark: int
+    owner: str = field(default="", compare=False)
+
+    @property
+    def slot(self) -> Hashable:
+        """One per switch, priority and match."""
+        return ("qos", self.switch, self.priority, self.match)
+
+    def __str__(self) -> str:
+        return f"qos {self.switch} {self.priority} {self.match} mark={self.mark}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropAcl:
+    """An ACL of a logical switch: packets to its ports that match are dropped."""
+
+    switch: str
+    priority: int
+    match: str
+    owner: str = field(default="", compare=False)
+
+    @property
+    def slot(self) -> Hashable:
+        """One per switch, priority and match."""
+        return ("acl", self.switch, self.priority, self.match)
+
+    def __str__(self) -> str:
+        return f"acl {self.switch} {self.priority} {self.match} drop"
+
+
+OvnRow: TypeAlias = Policy | Snat | LogicalRoute | QosMark | DropAcl | SetMember

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from hashlib import sha256
 from ipaddress import ip_address, ip_network
+from itertools import product
 from types import MappingProxyType
 
 from outgate.model.egress_ip import NodeSnapshot
@@ -31,10 +31,10 @@ from outgate.plan.assist_nic import closed, plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL
 from outgate.plan.forwarding import accepting, refusing
-from outgate.plan.serving import Served, gateway_router, management_ports, served
+from outgate.plan.own import plan_own
+from outgate.plan.serving import CLUSTER_ROUTER, Served, gateway_router, management_ports, served, set_name
 from outgate.plan.source_ranges import lies_in, outermost
 
-CLUSTER_ROUTER = "ovn_cluster_router"
 _THEIR_EXCEPTIONS, _HAND_OVER, _EXCEPTIONS = 102, 103, 104  # on the cluster router; external gateways are at 501
 _EGRESS_SERVICE = 101
 _HELD_BACK = 98  # below OVN-Kubernetes' policies for EgressIP (100), which send pods away
@@ -58,14 +58,22 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     """
     if snapshot.stance is Stance.OBSERVE:
         return Desired()
-    serving = tuple(one for one in served(snapshot) if one.assignment.routing.semantics is Semantics.AUTO)
-    if not serving and not snapshot.departures:
-        return Desired()
-    if not any(one.priority == _THEIR_EXCEPTIONS and one.router == CLUSTER_ROUTER for one in snapshot.policies):
-        return Desired(findings=(_no_exceptions(snapshot),))
+    serving = served(snapshot)
     wants: dict[Resource, Because] = {}
     findings: list[Finding] = []
-    for routing, version in sorted({(one.assignment.routing, one.address.version) for one in serving}, key=str):
+    if snapshot.stance is Stance.OWN:
+        own = plan_own(snapshot, serving)
+        snapshot, serving = own.snapshot, serving if own.snapshot.assignments else ()
+        wants |= own.wants
+        findings += own.findings
+    else:
+        serving = tuple(one for one in serving if one.assignment.routing.semantics is Semantics.AUTO)
+    if not serving and not snapshot.departures:
+        return Desired(wants=MappingProxyType(wants), findings=tuple(findings))
+    if not any(one.priority == _THEIR_EXCEPTIONS and one.router == CLUSTER_ROUTER for one in snapshot.policies):
+        return Desired(findings=(_no_exceptions(snapshot),))
+    honoured = {one.assignment.routing for one in serving if one.assignment.routing.semantics is Semantics.AUTO}
+    for routing, version in product(sorted(honoured, key=str), (4, 6)):
         alike = (one for one in serving if (one.assignment.routing, one.address.version) == (routing, version))
         family = _Family(snapshot, routing, version, tuple(alike))
         family.plan()
@@ -129,11 +137,6 @@ def destinations_of(policies: Iterable[Policy], sets: Mapping[str, frozenset[str
                 yield from map(ip_network, sets.get(word[1:], ()) if word.startswith("$") else (word,))
 
 
-def set_name(node: str, what: str, version: int) -> str:
-    """Return the name of an address set of a node: one database may serve several nodes."""
-    return f"outgate_{what}{version}_{sha256(node.encode()).hexdigest()[:8]}"
-
-
 @dataclass(slots=True)
 class _Family:
     """The plan of one IP version, for the pods whose EgressIPs are routed alike."""
@@ -178,8 +181,10 @@ class _Family:
 
     def _diverging(self) -> list[tuple[Prefix, tuple[Route, ...]]]:
         """Return the prefixes for which the host goes another way than the gateway router, and its winning routes."""
+        anywhere = ip_network("0.0.0.0/0" if self.version == 4 else "::/0")
+        if self.snapshot.stance is Stance.OWN and self.snapshot.node.mode is GatewayMode.LOCAL:
+            return [(anywhere, ())]  # nothing is left to the gateway router
         if (rule := self._users_rule()) is not None:
-            anywhere = ip_network("0.0.0.0/0" if self.version == 4 else "::/0")
             text = f"rule `{rule}` may send any packet elsewhere: the host is asked about all destinations"
             self.findings.append(Finding("AllByHost", self._about, text, Severity.NOTE))
             return [(anywhere, ())]

@@ -10,15 +10,17 @@ which stands on the host's NIC, nobody outside may call the host.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.intent import Assignment
 from outgate.model.net import MAIN, OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
+from outgate.model.routing import Routing, Semantics
 from outgate.model.ruleset import Element
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, mirrored, table_of
+from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, copied, mirrored, table_of
 from outgate.plan.host_table import best
 from outgate.plan.inbound import allowance_element
 from outgate.plan.serving import Served
@@ -42,7 +44,7 @@ def plan_nics(
     findings: list[Finding] = []
     for link, version in sorted({(link, one.address.version) for one, link in by_nic}):
         routing = next(one.assignment.routing for one, its in by_nic if its == link)
-        routes, twice = _one_per_slot(mirrored(snapshot.host, link, version, routing))
+        routes, twice = _one_per_slot(_routes(snapshot, link, version, routing))
         wants |= _table(snapshot, link, version, routes, holes)
         findings += [_several(snapshot, link, route) for route in twice]
         pods = [one.address for one, its in by_nic if its == link and one.address.version == version]
@@ -62,6 +64,14 @@ def plan_nics(
         wants[rule] = Because("assist/nic-rule", text)
         wants |= closed(given, link)
     return wants, tuple(findings)
+
+
+def _routes(snapshot: NodeSnapshot, link: LinkName, version: int, routing: Routing) -> Iterable[Route]:
+    """Return the routes of a NIC as its pods follow them, in the table of ours."""
+    if routing.semantics is Semantics.AUTO:
+        return mirrored(snapshot.host, link, version, routing)
+    table = table_of(snapshot.host, link, OWN_TABLES.start)
+    return [replace(one, table=table) for one in copied(snapshot.host, link, version)]
 
 
 def closed(given: Assignment, link: LinkName) -> Mapping[Resource, Because]:

@@ -131,7 +131,7 @@ def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = 
     VRF), legs of several included, and discards; no default is made up, one that is said for the NIC is added where
     there is none.
     """
-    table = table_of(host, link, FIRST_TABLE if routing.stance is Stance.OWN else OWN_TABLES.start)
+    table = table_of(host, link, OWN_TABLES.start)
     hosts = host.host_table(link)
     routes = [
         replace(one, table=table)
@@ -319,7 +319,7 @@ def _by_nic(asked: Asked, facts: EgressNodeFacts, nic: LinkName, routing: Routin
         routes = held if held is not None else facts.table(nic, version, routing)
         rule = "a copy of the NIC's routes, of when the EgressIP last changed"
     else:
-        table = table_of(facts.host, nic, FIRST_TABLE if routing.stance is Stance.OWN else OWN_TABLES.start)
+        table = table_of(facts.host, nic, OWN_TABLES.start)
         row = "R6" if is_local else ("R7" if nic in facts.uplinks else "R8")
         routes = facts.table(nic, version, routing)
         rule = "a live mirror of the NIC's routes"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
@@ -16,6 +17,8 @@ from outgate.model.host_table import EGRESS_IP_PRIORITY
 from outgate.model.intent import AssignedPod, Assignment, Node
 from outgate.model.net import Address, Discard, LinkName, Prefix, TableId
 from outgate.plan.egress_ip import BRIDGE, EgressNodeFacts, hosting_nic, table_of
+
+CLUSTER_ROUTER = "ovn_cluster_router"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ class _Done:
         if one.link == BRIDGE:
             return (one.address, one.assignment.address) in self.translations
         return (ip_network(one.address), table_of(self.snapshot.host, one.link)) in self.rules
+
+
+def set_name(node: str, what: str, version: int) -> str:
+    """Return the name of an address set of a node: one database may serve several nodes."""
+    return f"outgate_{what}{version}_{sha256(node.encode()).hexdigest()[:8]}"
 
 
 def gateway_router(node: str) -> str:

@@ -17,9 +17,8 @@ from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.net import Address
 from outgate.model.ovn import Action, Policy, Snat
 from outgate.model.why import Finding, Severity
-from outgate.plan.assist import CLUSTER_ROUTER
 from outgate.plan.egress_ip import BRIDGE
-from outgate.plan.serving import Served, gateway_router, management_ports, pod_subnets, served
+from outgate.plan.serving import CLUSTER_ROUTER, Served, gateway_router, management_ports, pod_subnets, served
 
 _REROUTE = 100  # the priority of OVN-Kubernetes' policies for EgressIP
 _ONE_POD = re.compile(r"ip[46]\.src == ([0-9a-fA-F:.]+)")

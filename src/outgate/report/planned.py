@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from outgate.model.flow import Flow
 from outgate.model.ledger import Ledger
 from outgate.model.net import TENANT_MASK, LinkAddress, LinkSetting, Mark, Route, Rule, TenantLink
-from outgate.model.ovn import Policy, SetMember, Snat
+from outgate.model.ovn import DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Desired, Facts, Probe, Resource
 from outgate.model.why import Because
@@ -237,7 +237,7 @@ def _words(resource: Resource) -> tuple[str, str]:
             return "nft", str(resource).removeprefix("nft ")
         case Table():
             return "nft", str(resource).removeprefix("nft ")
-        case Policy() | Snat() | SetMember():
+        case Policy() | Snat() | LogicalRoute() | QosMark() | DropAcl() | SetMember():
             return "ovn", str(resource)
 
 

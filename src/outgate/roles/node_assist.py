@@ -104,6 +104,9 @@ class Assisting:
             inside=self._services,
             policies=reading.northbound.policies,
             snats=reading.northbound.snats,
+            routes=reading.northbound.routes,
+            ports=reading.northbound.ports,
+            marks_answers=reading.northbound.marks_answers,
             sets=reading.northbound.sets,
             firewall=reading.firewall,
         )

@@ -1,7 +1,7 @@
 """A cluster node as one world: its routes and rules, its table of nftables and its zone of OVN.
 
-The order of writing lets no packet leave untranslated: first the host learns to translate, then OVN hands it packets,
-in one transaction that also takes back what is not wanted any more; only then the host forgets.
+The order of writing lets no packet leave untranslated: first the host and the gateway router learn to translate, then
+OVN sends them packets, in one transaction that also takes back what is not wanted any more; only then they forget.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from outgate.model.firewall import Firewall
 from outgate.model.flow import Flow
 from outgate.model.host_table import HostTables
 from outgate.model.net import Address, Prefix, Route, Rule, Span
-from outgate.model.ovn import OvnRow, Policy, SetMember, Snat
+from outgate.model.ovn import Action, DropAcl, LogicalRoute, OvnRow, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Desired, Failure, Outcome, Resource
 from outgate.model.why import Because
+from outgate.plan.own import EXCEPTIONS
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.conntrack import write as conntrack_write
 from outgate.systems.iptables import read as firewalls
@@ -132,13 +133,19 @@ class NodeMachine:
         elif made:
             failures += self._change_table(made, in_the_way)
             self.boundary("elements made")
-        failures += self._write_kernel(planned)
-        rows = (_rows(planned.make), _rows(planned.drop))
-        failures += self._write_rows(*rows) if not failures else []
-        if failures or (any(rows) and not self._northbound.wait_until_applied(_APPLIED_S)):
-            return tuple(failures)  # packets may still come: what translates them stays until the next round
-        if any(rows):
-            self._forget_flows(rows[1], wants)
+        failures += self._write_kernel(planned.make, ())
+        made_rows, dropped_rows = _rows(planned.make), _rows(planned.drop)
+        for make, drop in (
+            ([one for one in made_rows if not _sends(one)], []),
+            ([one for one in made_rows if _sends(one)], [one for one in dropped_rows if _sends(one)]),
+            ([], [one for one in dropped_rows if not _sends(one)]),
+        ):
+            failures += self._write_rows(make, drop) if not failures else []
+            if failures or ((make or drop) and not self._northbound.wait_until_applied(_APPLIED_S)):
+                return tuple(failures)  # packets may still come: what translates them stays until the next round
+        if made_rows or dropped_rows:
+            self._forget_flows(dropped_rows, wants)
+        failures += self._write_kernel((), planned.drop)
         late = [one for one in dropped if one not in in_the_way]
         if any(isinstance(one, Table) for one in planned.drop) and not is_new:
             nft_write.remove()
@@ -188,9 +195,9 @@ class NodeMachine:
                 self._firewall = (before.generation + 1, self._firewall[1])
         return failures
 
-    def _write_kernel(self, planned: Changes) -> tuple[Failure, ...]:
+    def _write_kernel(self, making: Sequence[Resource], dropping: Sequence[Resource]) -> tuple[Failure, ...]:
         """Write rules and routes: tables before the rules that lead there, and rules away before their tables."""
-        make, drop = ([one for one in some if isinstance(one, Route | Rule)] for some in (planned.make, planned.drop))
+        make, drop = ([one for one in some if isinstance(one, Route | Rule)] for some in (making, dropping))
         make.sort(key=lambda one: isinstance(one, Rule))
         drop.sort(key=lambda one: isinstance(one, Route))
         return kernel_write(self._socket, self._cache, make, drop, self.boundary) if make or drop else ()
@@ -211,6 +218,15 @@ class NodeMachine:
         return []
 
 
+def _sends(row: OvnRow) -> bool:
+    """Whether a row sends pods' packets on their way. What translates, guards and excepts stands before, and longer: a
+    chassis does what one transaction says piece by piece.
+    """
+    if isinstance(row, SetMember):
+        return any(what in row.set for what in ("_to", "_pods", "_far"))
+    return isinstance(row, Policy) and row.action is Action.REROUTE and row.priority != EXCEPTIONS
+
+
 def _holds(prefix: Prefix, address: Address) -> bool:
     return prefix.version == address.version and address in prefix
 
@@ -224,4 +240,4 @@ def _elements(resources: Iterable[Resource]) -> tuple[Element, ...]:
 
 
 def _rows(resources: Iterable[Resource]) -> list[OvnRow]:
-    return [one for one in resources if isinstance(one, Policy | Snat | SetMember)]
+    return [one for one in resources if isinstance(one, Policy | Snat | LogicalRoute | QosMark | DropAcl | SetMember)]

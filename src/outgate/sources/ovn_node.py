@@ -19,20 +19,23 @@ from outgate.model.nics import GatewayMode, HostCidr
 PRIMARY = "k8s.ovn.org/node-primary-ifaddr"
 GATEWAY = "k8s.ovn.org/l3-gateway-config"
 HOST_CIDRS = "k8s.ovn.org/host-cidrs"
+TRANSIT = "k8s.ovn.org/node-transit-switch-port-ifaddr"
 ASSIGNABLE = "k8s.ovn.org/egress-assignable"  # a label
 
+_TRANSIT_LENGTH = {4: 16, 6: 64}  # of the network, which OVN-Kubernetes writes too and nobody needs here
 _MODES = {mode.value: mode for mode in GatewayMode}
 T = TypeVar("T")
 
 
 def noted(annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of a Node that its annotations say: `primary`, `mode`, `next_hops` and `host_cidrs`."""
+    """Return the fields of a Node that its annotations say: `primary`, `mode`, `next_hops`, `host_cidrs`, `transit`."""
     gateway: dict[str, Any] = _decoded(annotations.get(GATEWAY, "{}"), dict[str, dict[str, Any]], {}).get("default", {})
     hops = gateway.get("next-hops", [gateway["next-hop"]] if gateway.get("next-hop") else [])
     return {
         "primary": _primary(_decoded(annotations.get(PRIMARY, "{}"), dict[str, str], {})),
         "mode": _MODES.get(str(gateway.get("mode"))),
         "next_hops": _next_hops(hops),
+        "transit": _transit(_decoded(annotations.get(TRANSIT, "{}"), dict[str, str], {})),
         "host_cidrs": _host_cidrs(_decoded(annotations.get(HOST_CIDRS, "[]"), list[str], [])),
     }
 
@@ -44,6 +47,7 @@ def annotations_of(node: Node) -> dict[str, str]:
     said = {
         PRIMARY: {f"ipv{one.version}": str(one) for one in node.primary},
         GATEWAY: {"default": gateway} if gateway else {},
+        TRANSIT: {f"ipv{one.version}": f"{one}/{_TRANSIT_LENGTH[one.version]}" for one in node.transit},
         HOST_CIDRS: [f"{one.address}/{one.network.prefixlen}" for one in node.host_cidrs],
     }
     return {name: msgspec.json.encode(value).decode() for name, value in said.items() if value}
@@ -59,6 +63,13 @@ def _decoded(text: str, kind: type[T], otherwise: T) -> T:
 def _primary(found: Mapping[str, str]) -> tuple[Prefix, ...]:
     try:
         return tuple(ip_interface(found[family]).network for family in ("ipv4", "ipv6") if found.get(family))
+    except ValueError:
+        return ()
+
+
+def _transit(found: Mapping[str, str]) -> tuple[Address, ...]:
+    try:
+        return tuple(ip_interface(found[family]).ip for family in ("ipv4", "ipv6") if found.get(family))
     except ValueError:
         return ()
 

@@ -17,9 +17,20 @@ _BYPASS_MARK = 0x3F0  # 1008: a pod with an egress IP that talks to a node keeps
 _NEIGHBOUR_TALK = (133, 134, 135, 136, 137)  # ICMPv6 types that connection tracking must not see
 
 
-def flows(node: NodeAddresses, patch: str) -> Sequence[str]:
-    """Return the flows of a node's br-ex; `patch` is the number of the port that leads to br-int."""
-    return tuple(_flows(node, patch))
+def flows(node: NodeAddresses, patch: str, *, egress_ip: bool = True) -> Sequence[str]:
+    """Return the flows of a node's br-ex; `patch` is the number of the port that leads to br-int. `egress_ip` says
+    whether OVN-Kubernetes' feature of that name is on.
+    """
+    return (*_flows(node, patch), *(_of_egress_ip(node, patch) if egress_ip else ()))
+
+
+def _of_egress_ip(node: NodeAddresses, patch: str) -> Iterator[str]:
+    mac, up = mac_of(node.primary[0]), UPLINK_PORT
+    for ip, address, cluster in zip(("ip", "ipv6"), node.primary, CLUSTER, strict=True):
+        source = "nw_src" if ip == "ip" else "ipv6_src"
+        kept = f"ct(commit,zone={_ZONE},nat(src={address}),exec(load:{_OVN}->NXM_NX_CT_MARK[])),output:{up}"
+        yield f"table=0,priority=105,in_port={patch},dl_src={mac},{ip},pkt_mark={_BYPASS_MARK:#x},actions={kept}"
+        yield f"table=0,priority=103,in_port={patch},dl_src={mac},{ip},{source}={cluster},actions=drop"
 
 
 def _flows(node: NodeAddresses, patch: str) -> Iterator[str]:
@@ -28,11 +39,7 @@ def _flows(node: NodeAddresses, patch: str) -> Iterator[str]:
         yield f"table=0,priority=205,in_port={port},udp,tp_dst=6081,actions={out}"
     for icmp_type in _NEIGHBOUR_TALK:
         yield f"table=0,priority=110,icmp6,icmp_type={icmp_type},actions=FLOOD"
-    for ip, address, cluster in zip(("ip", "ipv6"), node.primary, CLUSTER, strict=True):
-        source = "nw_src" if ip == "ip" else "ipv6_src"
-        kept = f"ct(commit,zone={_ZONE},nat(src={address}),exec(load:{_OVN}->NXM_NX_CT_MARK[])),output:{up}"
-        yield f"table=0,priority=105,in_port={patch},dl_src={mac},{ip},pkt_mark={_BYPASS_MARK:#x},actions={kept}"
-        yield f"table=0,priority=103,in_port={patch},dl_src={mac},{ip},{source}={cluster},actions=drop"
+    for ip in ("ip", "ipv6"):
         for port, mark in ((f"{patch},dl_src={mac}", _OVN), ("LOCAL", _HOST)):
             noted = f"ct(commit,zone={_ZONE},exec(load:{mark}->NXM_NX_CT_MARK[])),output:{up}"
             yield f"table=0,priority=100,in_port={port},{ip},actions={noted}"

@@ -27,17 +27,20 @@ _TRANSIT_KEY = 16711683
 _FIRST_KEY = 2
 
 
-def zone(me: NodeAddresses, nodes: Sequence[NodeAddresses], pods: Iterable[tuple[str, Pair]]) -> list[str]:
+def zone(
+    me: NodeAddresses, nodes: Sequence[NodeAddresses], pods: Iterable[tuple[str, Pair]], *, egress_ip: bool = True
+) -> list[str]:
     """Return the arguments that fill the empty database of a node's zone, all in one transaction.
 
-    `pods` are the ports and addresses of the pods that run on the node.
+    `pods` are the ports and addresses of the pods that run on the node; `egress_ip` says whether OVN-Kubernetes'
+    feature of that name is on.
     """
     commands = chain(
         _cluster_router(me),
         _node_switch(me),
         _gateway_router(me),
         _transit(me, nodes),
-        _policies(nodes),
+        _egress_ip(me, nodes) if egress_ip else (),
         *(_pod(me, port, pair) for port, pair in pods),
     )
     return [word for command in commands for word in ("--", *command)][1:]
@@ -114,7 +117,6 @@ def _gateway_router(me: NodeAddresses) -> Iterator[tuple[str, ...]]:
         CLUSTER, me.subnets, _JOIN_ROUTER, me.join, me.primary, ("0.0.0.0/0", "::/0"), ROUTER, strict=True
     ):
         yield ("--policy=src-ip", "lr-route-add", CLUSTER_ROUTER, str(subnet), str(mine))
-        yield ("--policy=src-ip", "lr-route-add", CLUSTER_ROUTER, str(cluster), str(mine))  # of pods of other nodes
         yield ("lr-route-add", CLUSTER_ROUTER, str(mine), str(mine))
         yield ("lr-route-add", router, str(cluster), str(join))
         yield ("lr-route-add", router, default, str(hop), external)
@@ -148,8 +150,12 @@ def _transit(me: NodeAddresses, nodes: Sequence[NodeAddresses]) -> Iterator[tupl
             yield ("lr-route-add", CLUSTER_ROUTER, str(join), str(hop))
 
 
-def _policies(nodes: Sequence[NodeAddresses]) -> Iterator[tuple[str, ...]]:
-    """Yield the policies of priority 102, which keep EgressIP away from the cluster's own traffic, and their sets."""
+def _egress_ip(me: NodeAddresses, nodes: Sequence[NodeAddresses]) -> Iterator[tuple[str, ...]]:
+    """Yield what the feature makes for every node: the way out for pods of other nodes, the policies of priority 102,
+    which keep it away from the cluster's own traffic, and their sets.
+    """
+    for cluster, mine in zip(CLUSTER, me.join, strict=True):
+        yield ("--policy=src-ip", "lr-route-add", CLUSTER_ROUTER, str(cluster), str(mine))
     yield ("create", "address_set", f"name={SERVED4}")
     yield ("create", "address_set", f"name={SERVED6}")
     for name, pick in ((NODES4, 0), (NODES6, 1)):

@@ -77,6 +77,7 @@ def _node(node: OvnNode, *, local: bool) -> Object:
         "k8s.ovn.org/node-primary-ifaddr": {"ipv4": primary[0], "ipv6": primary[1]},
         "k8s.ovn.org/l3-gateway-config": {"default": gateway},
         "k8s.ovn.org/host-cidrs": [*primary, *secondary],
+        "k8s.ovn.org/node-transit-switch-port-ifaddr": {"ipv4": f"{at.transit[0]}/16", "ipv6": f"{at.transit[1]}/64"},
     }
     return _object(
         "v1",

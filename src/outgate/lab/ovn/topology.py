@@ -83,13 +83,15 @@ class OvnNode:
 class OvnLaboratory:
     """The cluster, live. It ends with the process that made it."""
 
-    def __init__(self, *, nodes: int = 2, pods: int = 2, local: bool = False) -> None:
-        """Build it with so many nodes and pods on each; `local` is the gateway mode of all nodes.
+    def __init__(self, *, nodes: int = 2, pods: int = 2, local: bool = False, egress_ip: bool = True) -> None:
+        """Build it with so many nodes and pods on each; `local` is the gateway mode of all nodes, and `egress_ip` says
+        whether OVN-Kubernetes' feature of that name is on.
 
         Raises:
             PermissionError: the process is not root.
         """
         self._open = contextlib.ExitStack()
+        self._egress_ip = egress_ip
         try:
             self._place = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="outgate-ovn-")))
             plans = [NodeAddresses(name=f"n{number + 1}", number=number) for number in range(nodes)]
@@ -230,7 +232,7 @@ class OvnLaboratory:
             self._start_switch(node)
         for node in self.nodes.values():
             pods = [(pod.port, pod.addresses) for pod in node.pods]
-            node.programs.nbctl(*northbound.zone(node.at, plans, pods))
+            node.programs.nbctl(*northbound.zone(node.at, plans, pods, egress_ip=self._egress_ip))
             for other in self.nodes.values():
                 if other is not node:
                     node.programs.sbctl(*northbound.chassis_of(other.at))
@@ -239,7 +241,7 @@ class OvnLaboratory:
             self._join_zones(node, plans)
         for node in self.nodes.values():
             patch = eventually(functools.partial(_patch_of, node), f"{node.name} has the patch port of br-ex")
-            node.programs.replace_flows(BRIDGE, bridge.flows(node.at, patch))
+            node.programs.replace_flows(BRIDGE, bridge.flows(node.at, patch, egress_ip=self._egress_ip))
 
     def _start_switch(self, node: OvnNode) -> None:
         node.programs.vsctl("--no-wait", *_switch_words(node))

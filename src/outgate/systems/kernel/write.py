@@ -25,7 +25,7 @@ from outgate.model.net import (
     Rule,
     TenantLink,
 )
-from outgate.model.ovn import Policy, SetMember, Snat
+from outgate.model.ovn import DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Failure, Resource
 from outgate.systems.kernel import messages, nexthops, sysctl
@@ -124,7 +124,18 @@ def _put(outbox: Outbox, cache: Cache, resource: Resource, objects: Mapping[Next
             _put_route(outbox, cache, resource, objects)
         case Rule():
             outbox.put(resource, messages.new_rule(resource))
-        case TenantLink() | LinkAddress() | Element() | Table() | Policy() | Snat() | SetMember():
+        case (
+            TenantLink()
+            | LinkAddress()
+            | Element()
+            | Table()
+            | Policy()
+            | Snat()
+            | LogicalRoute()
+            | QosMark()
+            | DropAcl()
+            | SetMember()
+        ):
             raise TypeError(f"{resource} is not written here")
         case _:
             assert_never(resource)
@@ -198,7 +209,17 @@ def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
                 outbox.put(resource, messages.delete_rule(resource))
             case LinkSetting():
                 outbox.fail(resource, "a setting can not be absent: make the value it had before")
-            case TenantLink() | Element() | Table() | Policy() | Snat() | SetMember():
+            case (
+                TenantLink()
+                | Element()
+                | Table()
+                | Policy()
+                | Snat()
+                | LogicalRoute()
+                | QosMark()
+                | DropAcl()
+                | SetMember()
+            ):
                 raise TypeError(f"{resource} is not written here")
             case _:
                 assert_never(resource)

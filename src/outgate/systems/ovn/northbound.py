@@ -12,12 +12,14 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from types import MappingProxyType
+from typing import TypeAlias, assert_never
 
 from outgate.model.errors import Refused
 from outgate.model.net import Address, Prefix
-from outgate.model.ovn import OWNER, Action, LogicalRoute, OvnRow, Policy, SetMember, Snat
+from outgate.model.nics import HostCidr
+from outgate.model.ovn import OWNER, Action, DropAcl, LogicalRoute, OvnRow, Policy, QosMark, SetMember, Snat
 from outgate.systems.ovn.replica import Replica, Row, Uuid
 from outgate.systems.ovn.wire import Database, Operation
 from outgate.systems.uncollected import uncollected
@@ -25,13 +27,18 @@ from outgate.systems.uncollected import uncollected
 DATABASE = "OVN_Northbound"
 _ROUTER, _POLICY, _NAT = "Logical_Router", "Logical_Router_Policy", "NAT"
 _ROUTE, _SET, _GLOBAL = "Logical_Router_Static_Route", "Address_Set", "NB_Global"
+_PORT, _SWITCH, _QOS, _ACL = "Logical_Router_Port", "Logical_Switch", "QoS", "ACL"
 _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         _GLOBAL: ("name", "nb_cfg", "hv_cfg"),
-        _ROUTER: ("name", "policies", "nat", "static_routes", "options"),
+        _ROUTER: ("name", "policies", "nat", "static_routes", "ports", "options"),
+        _PORT: ("name", "networks"),
+        _SWITCH: ("name", "qos_rules", "acls"),
+        _ACL: ("priority", "direction", "match", "action", "external_ids"),
+        _QOS: ("priority", "direction", "match", "action", "external_ids"),
         _POLICY: ("priority", "match", "action", "nexthop", "nexthops", "options", "external_ids"),
         _NAT: ("type", "external_ip", "logical_ip", "logical_port", "external_ids"),
-        _ROUTE: ("ip_prefix", "nexthop", "policy", "output_port", "route_table"),
+        _ROUTE: ("ip_prefix", "nexthop", "policy", "output_port", "route_table", "external_ids"),
         _SET: ("name", "addresses", "external_ids"),
     }
 )
@@ -41,7 +48,8 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 class NorthboundReading:
     """A zone's rows: `actual` are ours, `policies`, `snats`, `routes` and `sets` somebody else's.
 
-    `sets` are address sets by name; `odd` are rows that bear our id and could not be read, by uuid.
+    `sets` are address sets by name, `marks_answers` says whether this OVN can mark packets where they enter a switch,
+    `ports` the addresses of routers' ports by the port's name.
     """
 
     zone: str
@@ -50,6 +58,8 @@ class NorthboundReading:
     snats: frozenset[Snat] = frozenset()
     routes: frozenset[LogicalRoute] = frozenset()
     sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    ports: Mapping[str, tuple[HostCidr, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    marks_answers: bool = False
 
 
 class Northbound:
@@ -96,6 +106,10 @@ class Northbound:
             del self._values[uuid]
         ours: list[OvnRow] = [one for one in policies if one.owner]
         ours += [one for one in snats if one.owner]
+        ours += [one for one in self._marks() if one.owner]
+        ours += self._acls()
+        routes = list(self._routes())
+        ours += [one for one in routes if one.owner]
         sets: dict[str, frozenset[str]] = {}
         for row in rows[_SET].values():
             if OWNER in row["external_ids"]:
@@ -107,8 +121,10 @@ class Northbound:
             actual=frozenset(ours),
             policies=frozenset(one for one in policies if not one.owner),
             snats=frozenset(one for one in snats if not one.owner),
-            routes=frozenset(self._routes()),
+            routes=frozenset(one for one in routes if not one.owner),
             sets=MappingProxyType(sets),
+            marks_answers="mark" in self._replica.words(_QOS, "action"),
+            ports=MappingProxyType({row["name"]: _interfaces(row["networks"]) for row in rows[_PORT].values()}),
         )
 
     def write(self, make: Iterable[OvnRow], drop: Iterable[OvnRow], *, change: str = "write egress policies") -> None:
@@ -189,7 +205,31 @@ class Northbound:
                     next_hop=row["nexthop"],
                     by_source=row["policy"] == "src-ip",
                     port=row["output_port"] or "",
+                    owner=row["external_ids"].get(OWNER, ""),
                 )
+
+    def _marks(self) -> Iterator[QosMark]:
+        rows = self._replica.rows
+        for switch in rows[_SWITCH].values():
+            for uuid in switch["qos_rules"]:
+                row = rows[_QOS][uuid]
+                yield QosMark(
+                    switch=switch["name"],
+                    priority=row["priority"],
+                    match=row["match"],
+                    mark=row["action"].get("mark", 0),
+                    owner=row["external_ids"].get(OWNER, ""),
+                )
+
+    def _acls(self) -> Iterator[DropAcl]:
+        """Yield ours; of others a zone has thousands, which are about other things."""
+        rows = self._replica.rows
+        for switch in rows[_SWITCH].values():
+            for uuid in switch["acls"]:
+                row = rows[_ACL][uuid]
+                if OWNER in row["external_ids"]:
+                    owner = row["external_ids"][OWNER]
+                    yield DropAcl(switch=switch["name"], priority=row["priority"], match=row["match"], owner=owner)
 
     def _of_routers(self, column: str, table: str) -> Iterator[tuple[str, Uuid, Row]]:
         """Yield each row of a table that a router refers to, with the router's name."""
@@ -200,6 +240,10 @@ class Northbound:
                 yield name, uuid, rows[uuid]
 
 
+_TABLE = {Policy: _POLICY, Snat: _NAT, LogicalRoute: _ROUTE, QosMark: _QOS, DropAcl: _ACL}
+_Referred: TypeAlias = Policy | Snat | LogicalRoute | QosMark | DropAcl  # rows that a router or switch refers to
+
+
 class Owned:
     """Where our rows are: uuids by what a slot says of a row beside its router."""
 
@@ -208,23 +252,40 @@ class Owned:
 
     def listen(self, table: str, uuid: Uuid, before: Row | None, after: Row | None) -> None:
         """Follow a change of a row."""
-        if table in (_POLICY, _NAT):
+        if table in _TABLE.values():
             if before is not None and OWNER in before["external_ids"]:
                 self._uuids.get(_key(table, before), set()).discard(uuid)
             if after is not None and OWNER in after["external_ids"]:
                 self._uuids.setdefault(_key(table, after), set()).add(uuid)
 
-    def find(self, row: Policy | Snat, referred: frozenset[Uuid]) -> Uuid | None:
-        """Return our row in the slot of one, among those that its router refers to."""
-        if isinstance(row, Policy):
-            key: Hashable = (_POLICY, row.priority, row.match)
-        else:
-            key = (_NAT, _shown(row.inside))
+    def find(self, row: _Referred, referred: frozenset[Uuid]) -> Uuid | None:
+        """Return our row in the slot of one, among those that its router or switch refers to."""
+        match row:
+            case Snat():
+                key: Hashable = (_NAT, _shown(row.inside))
+            case LogicalRoute():
+                key = (_ROUTE, _shown(row.prefix), row.by_source)
+            case Policy() | QosMark() | DropAcl():
+                key = (_TABLE[type(row)], row.priority, row.match)
+            case _:
+                assert_never(row)
         return next((uuid for uuid in self._uuids.get(key, ()) if uuid in referred), None)
 
 
 def _key(table: str, row: Row) -> Hashable:
-    return (table, row["priority"], row["match"]) if table == _POLICY else (table, row["logical_ip"])
+    if table == _NAT:
+        return (table, row["logical_ip"])
+    if table == _ROUTE:
+        return (table, row["ip_prefix"], row["policy"] == "src-ip")
+    return (table, row["priority"], row["match"])
+
+
+_Holder: TypeAlias = tuple[str, str]  # table and name of what refers to a row
+_REFERRING = {Policy: "policies", Snat: "nat", LogicalRoute: "static_routes", QosMark: "qos_rules", DropAcl: "acls"}
+
+
+def _holder(row: _Referred) -> _Holder:
+    return (_SWITCH, row.switch) if isinstance(row, QosMark | DropAcl) else (_ROUTER, row.router)
 
 
 class Writing:
@@ -233,18 +294,21 @@ class Writing:
     def __init__(self, replica: Replica, owned: Owned, make: Iterable[OvnRow], drop: Iterable[OvnRow]) -> None:
         self._rows, self._owned = replica.rows, owned
         self._make, self._drop = list(make), list(drop)
-        self._routers = {row["name"]: uuid for uuid, row in self._rows[_ROUTER].items()}
-        self._columns: dict[tuple[str, str], tuple[list[object], list[object]]] = {}  # of routers: came, went
+        self._holders = {
+            (table, row["name"]): uuid for table in (_ROUTER, _SWITCH) for uuid, row in self._rows[table].items()
+        }
+        self._columns: dict[tuple[_Holder, str], tuple[list[object], list[object]]] = {}  # of holders: came, went
 
     def operations(self) -> Iterator[Operation]:
         """Yield them: rows first, then what refers to them.
 
         Raises:
-            Refused: a router is not there.
+            Refused: a router or switch is not there.
         """
         for row in self._make:
-            if not isinstance(row, SetMember) and row.router not in self._routers:
-                raise Refused(str(row), f"the zone has no router {row.router}")
+            if not isinstance(row, SetMember) and _holder(row) not in self._holders:
+                table, name = _holder(row)
+                raise Refused(str(row), f"the zone has no {table} {name}")
         yield from self._sets()
         taken: set[Uuid] = set()
         for number, row in enumerate(self._make):
@@ -259,31 +323,29 @@ class Writing:
                     self._refer(row)[1].append(["uuid", uuid])
         yield from self._references()
 
-    def _put(self, row: Policy | Snat, old: Uuid | None, name: str) -> Operation:
-        table, wire = (_POLICY, _policy(row)) if isinstance(row, Policy) else (_NAT, _snat(row))
+    def _put(self, row: _Referred, old: Uuid | None, name: str) -> Operation:
+        table, wire = _TABLE[type(row)], _wire(row)
         if old is not None:
             return {"op": "update", "table": table, "where": [["_uuid", "==", ["uuid", old]]], "row": wire}
         self._refer(row)[0].append(["named-uuid", name])
         return {"op": "insert", "table": table, "row": wire, "uuid-name": name}
 
-    def _refer(self, row: Policy | Snat) -> tuple[list[object], list[object]]:
-        column = "policies" if isinstance(row, Policy) else "nat"
-        return self._columns.setdefault((row.router, column), ([], []))
+    def _refer(self, row: _Referred) -> tuple[list[object], list[object]]:
+        return self._columns.setdefault((_holder(row), _REFERRING[type(row)]), ([], []))
 
     def _references(self) -> Iterator[Operation]:
-        """Yield one mutation for each router."""
-        for (router, column), (came, went) in self._columns.items():
+        """Yield one mutation for each column of a router or switch."""
+        for (holder, column), (came, went) in self._columns.items():
             mutations = [[column, verb, ["set", some]] for verb, some in (("insert", came), ("delete", went)) if some]
-            where = [["_uuid", "==", ["uuid", self._routers[router]]]]
-            yield {"op": "mutate", "table": _ROUTER, "where": where, "mutations": mutations}
+            where = [["_uuid", "==", ["uuid", self._holders[holder]]]]
+            yield {"op": "mutate", "table": holder[0], "where": where, "mutations": mutations}
 
-    def _find(self, row: Policy | Snat) -> Uuid | None:
+    def _find(self, row: _Referred) -> Uuid | None:
         """Return our row that stands in the slot of one."""
-        router = self._routers.get(row.router)
-        if router is None:
+        holder = self._holders.get(_holder(row))
+        if holder is None:
             return None
-        column = "policies" if isinstance(row, Policy) else "nat"
-        return self._owned.find(row, self._rows[_ROUTER][router][column])
+        return self._owned.find(row, self._rows[_holder(row)[0]][holder][_REFERRING[type(row)]])
 
     def _sets(self) -> Iterator[Operation]:
         """Yield what brings address sets to their members; one that would be empty goes."""
@@ -323,6 +385,22 @@ def _address(text: str) -> Address:
     return ip_address(text)
 
 
+def _wire(row: _Referred) -> Row:
+    match row:
+        case Policy():
+            return _policy(row)
+        case Snat():
+            return _snat(row)
+        case LogicalRoute():
+            return _route(row)
+        case QosMark():
+            return _mark(row)
+        case DropAcl():
+            return _acl(row)
+        case _:
+            assert_never(row)
+
+
 def _policy(policy: Policy) -> Row:
     return {
         "priority": policy.priority,
@@ -332,6 +410,41 @@ def _policy(policy: Policy) -> Row:
         "options": ["map", [["pkt_mark", str(policy.packet_mark)]] if policy.packet_mark else []],
         "external_ids": ["map", [[OWNER, policy.owner]]],
     }
+
+
+def _mark(mark: QosMark) -> Row:
+    return {
+        "priority": mark.priority,
+        "direction": "from-lport",
+        "match": mark.match,
+        "action": ["map", [["mark", mark.mark]]],
+        "external_ids": ["map", [[OWNER, mark.owner]]],
+    }
+
+
+def _route(route: LogicalRoute) -> Row:
+    return {
+        "ip_prefix": _shown(route.prefix),
+        "nexthop": route.next_hop,
+        "policy": ["set", ["src-ip"] if route.by_source else []],
+        "output_port": ["set", [route.port] if route.port else []],
+        "external_ids": ["map", [[OWNER, route.owner]]],
+    }
+
+
+def _acl(acl: DropAcl) -> Row:
+    return {
+        "priority": acl.priority,
+        "direction": "to-lport",
+        "match": acl.match,
+        "action": "drop",
+        "external_ids": ["map", [[OWNER, acl.owner]]],
+    }
+
+
+def _interfaces(networks: frozenset[str]) -> tuple[HostCidr, ...]:
+    found = (ip_interface(one) for one in sorted(networks))
+    return tuple(HostCidr(one.ip, one.network) for one in found)
 
 
 def _snat(snat: Snat) -> Row:

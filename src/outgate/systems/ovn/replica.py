@@ -70,6 +70,7 @@ class Replica:
         """
         tables = database.call("get_schema", [database.name])["tables"]
         self.schema: Mapping[str, frozenset[str]] = {name: frozenset(one["columns"]) for name, one in tables.items()}
+        self._types = tables
         self.rows: dict[str, dict[Uuid, Row]] = {table: {} for table in columns}
         self._database = database
         self._kinds: dict[str, dict[str, Kind]] = {}
@@ -83,6 +84,19 @@ class Replica:
         self._listen = listen
         with uncollected():
             self._take(database.call("monitor_cond", [database.name, _MONITOR, wanted]))
+
+    def words(self, table: str, column: str) -> frozenset[str]:
+        """Return the words that a column may hold (of a map: its keys), where the schema names them; else none."""
+        kind = self._types.get(table, {"columns": {}})["columns"].get(column, {}).get("type")
+        key = kind.get("key") if isinstance(kind, dict) else None
+        said = key.get("enum") if isinstance(key, dict) else None
+        match said:
+            case ["set", [*words]]:
+                return frozenset(map(str, words))
+            case str():
+                return frozenset((said,))
+            case _:
+                return frozenset()
 
     def catch_up(self) -> bool:
         """Take in what the server has told since; return whether that was anything.
