@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from outgate.model.inbound import InboundAllowance
 from outgate.model.net import Address, LinkName, Prefix, Span
-from outgate.model.nics import GatewayMode, HostCidr
+from outgate.model.nics import CloudNic, GatewayMode, HostCidr
 from outgate.model.routing import DEFAULT_ROUTING, NicGateway, OnUnassigned, Routing, Semantics, SnatScope, Stance
 from outgate.model.selector import Labels, LabelSelector
 from outgate.model.why import Finding, Origin
@@ -293,7 +293,9 @@ class Node:
     next_hops: tuple[Address, ...] = ()  # of its gateway router's default routes
     host_cidrs: tuple[HostCidr, ...] = ()  # on all NICs, the primary one too
     transit: tuple[Address, ...] = ()  # of its zone, on the switch between zones
+    labels: Labels = ()
     assignable: bool = False  # it bears the label that lets it take egress IPs
+    cloud: CloudNic | None = None  # what the cloud lets it take; None: it is on no cloud that says so
     origin: Origin = field(default_factory=Origin, compare=False)
 
 
@@ -348,7 +350,9 @@ class EgressIP:
     egress_ips: tuple[Address, ...]
     namespace_selector: LabelSelector
     pod_selector: LabelSelector | None = None  # None: all pods of the namespaces
+    node_selector: LabelSelector | None = None  # None: nodes that bear the label
     assigned: tuple[tuple[str, Address], ...] = ()  # node and address: what OVN-Kubernetes' cluster manager has decided
+    created: str = ""  # as the server writes it, which sorts by time; empty: of an object that no server has seen
     origin: Origin = field(default_factory=Origin, compare=False)
 
 

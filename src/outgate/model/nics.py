@@ -21,3 +21,15 @@ class HostCidr:
 
     address: Address
     network: Prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudNic:
+    """What a cloud lets a node's first NIC take: in which networks, and how many addresses; None: any number.
+
+    `capacity` counts both families together, `by_version` has the limits of one: 4 or 6, and the number.
+    """
+
+    networks: tuple[Prefix, ...] = ()
+    capacity: int | None = None
+    by_version: tuple[tuple[int, int], ...] = ()

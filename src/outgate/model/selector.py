@@ -60,3 +60,6 @@ class LabelSelector:
         return all(have.get(key) == value for key, value in self.match_labels) and all(
             expression.matches(have) for expression in self.expressions
         )
+
+
+EVERYTHING = LabelSelector(expressions=(LabelExpression("", Operator.DOES_NOT_EXIST),))  # no label has an empty key

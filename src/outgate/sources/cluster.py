@@ -31,6 +31,13 @@ class NodeMeta(Struct, frozen=True, gc=False):
     annotations: dict[str, str] | None = None
 
 
+class DatedMeta(Struct, frozen=True, gc=False, rename="camel"):
+    """`metadata` of a kind of which the older object comes first."""
+
+    name: str
+    creation_timestamp: str | None = None
+
+
 class PodAddress(Struct, frozen=True, gc=False):
     """One of `status.podIPs`."""
 
@@ -183,6 +190,7 @@ class EgressIPSpec(Struct, frozen=True, gc=False, rename="camel"):
     egress_ips: list[str] = field(name="egressIPs")
     namespace_selector: Selector
     pod_selector: Selector | None = None
+    egress_node_selector: Selector | None = None
 
 
 class EgressIPItem(Struct, frozen=True, gc=False):
@@ -201,7 +209,7 @@ class EgressIPStatus(Struct, frozen=True, gc=False):
 class EgressIP(Struct, frozen=True, gc=False, rename="camel", tag_field="kind"):
     """k8s.ovn.org/v1 EgressIP."""
 
-    metadata: Meta
+    metadata: DatedMeta
     spec: EgressIPSpec
     api_version: str = "k8s.ovn.org/v1"
     status: EgressIPStatus | None = None

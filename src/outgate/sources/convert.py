@@ -19,7 +19,7 @@ from outgate.model import intent
 from outgate.model.intent import MADE_BY, NodeSubnet
 from outgate.model.net import Address, Prefix
 from outgate.model.routing import DEFAULT_ROUTING, Routing, Stance
-from outgate.model.selector import LabelExpression, Labels, LabelSelector, Operator
+from outgate.model.selector import EVERYTHING, LabelExpression, Labels, LabelSelector, Operator
 from outgate.model.why import Origin
 from outgate.sources import cluster, ovn_node, values
 from outgate.sources.json_reader import read_json
@@ -33,6 +33,7 @@ NODE_SUBNETS = "k8s.ovn.org/node-subnets"
 
 _NAME = re.compile(r"[a-z0-9][-a-z0-9.]{0,252}")
 _EVERYWHERE = LabelSelector(expressions=(LabelExpression(NAME_LABEL, Operator.EXISTS),))
+_BEARING_THE_LABEL = LabelSelector(expressions=(LabelExpression(ovn_node.ASSIGNABLE, Operator.EXISTS),))
 
 _STANCES = {stance.value: stance for stance in Stance}
 
@@ -161,6 +162,7 @@ class Converter:
                 if one.type == "InternalIP"
             ),
             **ovn_node.noted(given.metadata.annotations or {}),
+            labels=self._pairs(given.metadata.labels),
             assignable=ovn_node.ASSIGNABLE in (given.metadata.labels or {}),
             ready=all(one.status == "True" for one in status.conditions or () if one.type == "Ready"),
             origin=Origin(file=self._file, line=line, column=column, kind="Node", name=name),
@@ -189,17 +191,19 @@ class Converter:
             addresses = _addresses(given.spec.egress_ips, "spec.egressIPs")
             origin = Origin(file=self._file, line=line, column=column, kind="EgressIP", name=name)
             selector = self._selector(given.spec.namespace_selector)
-            pods = given.spec.pod_selector
+            pods, nodes = given.spec.pod_selector, given.spec.egress_node_selector
             items = given.status.items if given.status is not None else None
             return intent.EgressIP(
                 name=name,
                 egress_ips=addresses,
                 namespace_selector=selector,
                 pod_selector=self._selector(pods) if pods is not None and _is_bound(pods) else None,
+                node_selector=self._of_nodes(nodes) if nodes is not None else None,
                 assigned=tuple(
                     (one.node, _address(one.egress_ip, f"status.items[{number}].egressIP"))
                     for number, one in enumerate(items or ())
                 ),
+                created=given.metadata.creation_timestamp or "",
                 origin=origin,
             )
         kind = "AdminPolicyBasedExternalRoute"
@@ -262,11 +266,21 @@ class Converter:
 
     def _selector(self, given: cluster.Selector) -> LabelSelector:
         """Return the selector; an empty one means everything to OVN-Kubernetes, and nothing to the model."""
+        selector = self._as_written(given)
+        return _EVERYWHERE if selector.empty else selector
+
+    def _of_nodes(self, given: cluster.Selector) -> LabelSelector | None:
+        """Return the selector of nodes; what the server fills in where nobody wrote one is none (OKEP-6800)."""
+        selector = self._as_written(given)
+        if selector == _BEARING_THE_LABEL:
+            return None
+        return EVERYTHING if selector.empty else selector
+
+    def _as_written(self, given: cluster.Selector) -> LabelSelector:
         expressions = tuple(
             LabelExpression(one.key, one.operator, tuple(one.values or ())) for one in given.match_expressions or ()
         )
-        selector = LabelSelector(self._pairs(given.match_labels), expressions)
-        return _EVERYWHERE if selector.empty else selector
+        return LabelSelector(self._pairs(given.match_labels), expressions)
 
 
 @lru_cache(maxsize=256)

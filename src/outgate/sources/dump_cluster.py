@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from outgate.model.intent import ClusterNetwork, EgressIP, ExternalRoute, Intent, Namespace, Node, NodeSubnet, Pod
-from outgate.model.selector import LabelSelector
+from outgate.model.selector import EVERYTHING, LabelSelector
 from outgate.sources import ovn_node
 from outgate.sources.convert import NODE_SUBNETS
 
@@ -40,8 +40,9 @@ def _network(given: ClusterNetwork) -> Manifest:
 
 def _node(given: Node) -> Manifest:
     metadata: Manifest = {"name": given.name}
-    if given.assignable:
-        metadata["labels"] = {ovn_node.ASSIGNABLE: ""}
+    labels = dict(given.labels) | ({ovn_node.ASSIGNABLE: ""} if given.assignable else {})
+    if labels:
+        metadata["labels"] = labels
     spec: Manifest = {}
     annotations = ovn_node.annotations_of(given)
     if any(subnet.source == NODE_SUBNETS for subnet in given.subnets):
@@ -93,8 +94,13 @@ def _egress_ip(given: EgressIP) -> Manifest:
     }
     if given.pod_selector is not None:
         spec["podSelector"] = _selector(given.pod_selector)
+    if given.node_selector is not None:
+        spec["egressNodeSelector"] = _selector(given.node_selector)
+    metadata: Manifest = {"name": given.name}
+    if given.created:
+        metadata["creationTimestamp"] = given.created
     items = [{"node": node, "egressIP": str(address)} for node, address in given.assigned]
-    return _manifest("k8s.ovn.org/v1", "EgressIP", {"name": given.name}, spec=spec, status={"items": items})
+    return _manifest("k8s.ovn.org/v1", "EgressIP", metadata, spec=spec, status={"items": items})
 
 
 def dump_egress_ip(given: EgressIP) -> Manifest:
@@ -103,6 +109,8 @@ def dump_egress_ip(given: EgressIP) -> Manifest:
 
 
 def _selector(given: LabelSelector) -> Manifest:
+    if given == EVERYTHING:
+        return {}
     selector: Manifest = {"matchLabels": dict(given.match_labels)} if given.match_labels else {}
     if given.expressions:
         selector["matchExpressions"] = [

@@ -23,6 +23,7 @@ from outgate.model.status import Status
 from outgate.model.why import Finding
 from outgate.sources import cluster
 from outgate.sources.convert import NAME_LABEL
+from outgate.sources.ovn_node import ASSIGNABLE
 from outgate.sources.tenant_fields import KINDS
 
 LEFT_OUT = "can not be read; what is wrong is left out here, because it may repeat the file: ask `outgate lint`"
@@ -45,6 +46,7 @@ def redact_intent(intent: Intent) -> Intent:
     return replace(
         intent,
         namespaces=tuple(replace(one, labels=labels(one.labels)) for one in intent.namespaces),
+        nodes=tuple(replace(one, labels=labels(one.labels)) for one in intent.nodes),
         pods=tuple(replace(one, labels=labels(one.labels)) for one in intent.pods),
         refusals=tuple(map(redact_finding, intent.refusals)),
     )
@@ -102,10 +104,12 @@ def _asked_labels(intent: Intent) -> frozenset[str]:
     selectors: list[LabelSelector | None] = [
         *(selector for one in intent.tenants for selector in (one.namespace_selector, one.pod_selector)),
         *(one.namespace_selector for one in intent.external_routes),
-        *(one.namespace_selector for one in intent.egress_ips),
+        *(each for one in intent.egress_ips for each in (one.namespace_selector, one.pod_selector, one.node_selector)),
         *(one.allowed_namespaces for one in intent.pools),
     ]
-    return frozenset({NAME_LABEL}.union(*(_keys(selector) for selector in selectors if selector is not None)))
+    return frozenset(
+        {NAME_LABEL, ASSIGNABLE}.union(*(_keys(selector) for selector in selectors if selector is not None))
+    )
 
 
 def _keys(selector: LabelSelector) -> Iterator[str]:

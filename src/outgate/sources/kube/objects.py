@@ -98,6 +98,14 @@ class _LiveNodeMeta(cluster.NodeMeta, frozen=True, gc=False, rename="camel", kw_
     resource_version: str
 
 
+class _LiveDatedMeta(cluster.DatedMeta, frozen=True, gc=False, rename="camel", kw_only=True):
+    uid: str
+    resource_version: str
+
+
+_LIVE = {cluster.Node: _LiveNodeMeta, cluster.EgressIP: _LiveDatedMeta}
+
+
 class _Status(Struct, frozen=True, gc=False):
     code: int = 0
     message: str = ""
@@ -148,7 +156,7 @@ class ObjectReader:
         self._pages: msgspec.json.Decoder[Any] | None = None
         self._events: msgspec.json.Decoder[Any] | None = None
         if watched.shape is not None:
-            meta = _LiveNodeMeta if watched.shape is cluster.Node else _LiveMeta
+            meta = _LIVE.get(watched.shape, _LiveMeta)
             live = msgspec.defstruct(
                 f"Live{watched.kind}",
                 [("metadata", meta)],
