@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from outgate.model.egress_ip import ClusterView, Decision, EgressAnswer, EgressExplanation, Path, Place, PodNetwork
@@ -15,6 +15,7 @@ from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, decide
+from outgate.plan.ground import Ground
 from outgate.plan.routing import Routings
 
 _NO_HOST = HostTables(links=MappingProxyType({}), routes=frozenset(), rules=frozenset())
@@ -67,6 +68,10 @@ class _Asking:
     pod: Pod
     destination: Address
     words: str
+    ground: Ground = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ground = Ground(self.view.intent)
 
     def exempt(self) -> str:
         """Return why no EgressIP has a say, whatever selects the pod; empty when one may."""
@@ -93,7 +98,7 @@ class _Asking:
         first, others = chosen[0], chosen[1:]
         answers = tuple(self._answers(first))
         decided = [finding for answer in answers for finding in answer.decision.findings]
-        findings = tuple(dict.fromkeys([*unassigned(first, self.view.intent), *self._conflicts(first), *decided]))
+        findings = tuple(dict.fromkeys([*unassigned(first, self.ground), *self._conflicts(first), *decided]))
         if answers:
             headline = "; or ".join(dict.fromkeys(_ending(answer) for answer in answers))
         else:
@@ -142,7 +147,7 @@ class _Asking:
         if host is None:
             decision = replace(decision, findings=(*decision.findings, _unread(node)))
         today = decide(asked, facts, replace(routing, semantics=Semantics.LEGACY))
-        others = tuple(one for one in candidates(address, self.view.intent.nodes) if one.node != node.name)
+        others = tuple(one for one in candidates(address, egress_ip, self.ground) if one.node != node.name)
         return EgressAnswer(
             pod_address=source,
             egress_ip=egress_ip.name,

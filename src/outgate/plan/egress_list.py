@@ -9,14 +9,15 @@ from outgate.model.errors import IntentError
 from outgate.model.intent import EgressIP, Intent, Pod
 from outgate.model.net import Address
 from outgate.model.why import Finding, Severity
-from outgate.plan.assignment import candidates, network_for, unassigned
+from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
+from outgate.plan.ground import Ground, network_for
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
 
 def listed(intent: Intent) -> tuple[EgressRow, ...]:
     """Return the EgressIPs by name, each with the pods that it serves: a pod that two select has the first by name."""
-    index, pods_in = NamespaceIndex(intent.namespaces), pods_by_namespace(intent.pods)
+    index, pods_in, ground = NamespaceIndex(intent.namespaces), pods_by_namespace(intent.pods), Ground(intent)
     owner: dict[tuple[str, str], str] = {}
     rows = []
     for one in sorted(intent.egress_ips, key=lambda each: each.name):
@@ -24,7 +25,7 @@ def listed(intent: Intent) -> tuple[EgressRow, ...]:
         pods = pods_of(namespaces, one.pod_selector, pods_in)
         mine = [pod for pod in pods if owner.setdefault((pod.namespace, pod.name), one.name) == one.name]
         lost = [pod for pod in pods if owner[pod.namespace, pod.name] != one.name]
-        findings = [*unassigned(one, intent)]
+        findings = [*unassigned(one, ground)]
         if lost:
             other = owner[lost[0].namespace, lost[0].name]
             text = (
@@ -50,15 +51,15 @@ def reasons(intent: Intent, name: str) -> tuple[AddressReason, ...]:
     Raises:
         IntentError: there is no such EgressIP.
     """
-    found = _named(intent, name)
-    amiss = dict(zip(_open(found), unassigned(found, intent), strict=True))
+    found, ground = _named(intent, name), Ground(intent)
+    amiss = dict(zip(_open(found), unassigned(found, ground), strict=True))
     return tuple(
         AddressReason(
             egress_ip=name,
             address=address,
             node=node,
             finding=amiss.get(address),
-            candidates=candidates(address, intent.nodes),
+            candidates=candidates(address, found, ground),
         )
         for address, node in _placed(found)
     )
@@ -85,7 +86,7 @@ def detail(view: ClusterView, name: str) -> EgressDetail:
         placements=tuple(_placement(view, address, node) for address, node in _placed(found)),
         pods=tuple(pod for pod, owner in owners if owner == name),
         standby=tuple((pod, owner) for pod, owner in owners if owner != name),
-        findings=unassigned(found, view.intent),
+        findings=unassigned(found, Ground(view.intent)),
     )
 
 

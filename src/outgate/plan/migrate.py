@@ -20,8 +20,8 @@ from outgate.model.routing import Routing, Semantics, Stance
 from outgate.model.sdn import Sdn
 from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
-from outgate.plan.assignment import network_for
 from outgate.plan.egress_ip import BRIDGE
+from outgate.plan.ground import network_for
 from outgate.plan.whatif import Other, shifts
 
 _NAME = "kubernetes.io/metadata.name"
