@@ -30,7 +30,7 @@ def unassigned(egress_ip: EgressIP, ground: Ground) -> tuple[Finding, ...]:
 
 def _candidate(address: Address, egress_ip: EgressIP, name: str, ground: Ground) -> Candidate:
     reasons = [*ground.unfit(address, egress_ip, name), *(text for _, text in ground.ills(address, name))]
-    if full := ground.full(address, name):
+    if full := ground.full(address, egress_ip, name):
         reasons.append(full)
     return Candidate(node=name, reason=", ".join(reasons), network=ground.network(address, name))
 
@@ -39,7 +39,7 @@ def _why(egress_ip: EgressIP, address: Address, ground: Ground) -> Finding:
     about = f"EgressIP/{egress_ip.name}"
     if taken := ground.conflict(address, egress_ip):
         return Finding("EgressIPConflict", about, taken, Severity.REFUSAL, "use a free address", egress_ip.origin)
-    able = [name for name in ground.able(address, egress_ip) if not ground.full(address, name)]
+    able = [name for name in ground.able(address, egress_ip) if not ground.full(address, egress_ip, name)]
     if not able:
         found = (_candidate(address, egress_ip, name, ground) for name in islice(ground.nodes, 5))
         shown = "; ".join(f"{one.node}: {one.reason}" for one in found)

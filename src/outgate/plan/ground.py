@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from ipaddress import ip_network
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from outgate.model.intent import EgressIP, Intent, Node
 from outgate.model.net import Address, Prefix
@@ -28,6 +28,7 @@ _NOTHING_KNOWN = PlacementFacts()
 
 
 Said = TypeVar("Said")
+Seat: TypeAlias = tuple[str, Address]  # the name of an EgressIP and an address of it
 
 
 class Ill(Enum):
@@ -73,10 +74,10 @@ class Ground:
 
     def __init__(self, intent: Intent, facts: PlacementFacts = _NOTHING_KNOWN) -> None:
         self.nodes = {one.name: one for one in sorted(intent.nodes, key=lambda one: one.name)}
-        self._on: dict[str, set[Address]] = {name: set() for name in self.nodes}
+        self._on: dict[str, set[Seat]] = {name: set() for name in self.nodes}
         for egress_ip in intent.egress_ips:
             for name, address in egress_ip.assigned:
-                self.put(address, "", name)
+                self.put((egress_ip.name, address), "", name)
         self._health = facts.health
         networks = {name: networks_of(node) for name, node in self.nodes.items()}
         self._networks = {name: _Ranges((one, one) for one in these) for name, these in networks.items()}
@@ -144,12 +145,12 @@ class Ground:
         if network in health.cut:
             yield Ill.CUT, f"nothing gets out by {network} there"
 
-    def full(self, address: Address, name: str) -> str:
-        """Return why a node of a cloud has no room for one more address, in words; empty: it has."""
+    def full(self, address: Address, egress_ip: EgressIP, name: str) -> str:
+        """Return why a node of a cloud has no room for one more address, in words; empty: it has, or has this one."""
         cloud = self.nodes[name].cloud
-        if cloud is None or address in self._on[name]:
+        if cloud is None or (egress_ip.name, address) in self._on[name]:
             return ""
-        of_version = sum(one.version == address.version for one in self._on[name])
+        of_version = sum(one.version == address.version for _, one in self._on[name])
         limits = [(cloud.capacity, len(self._on[name]), "")] if cloud.capacity is not None else []
         limits += [(most, of_version, f" of IPv{one}") for one, most in cloud.by_version if one == address.version]
         over = ((most, has, what) for most, has, what in limits if has >= most)
@@ -170,12 +171,12 @@ class Ground:
             )
         return self._able[key]
 
-    def put(self, address: Address, old: str, new: str) -> None:
+    def put(self, seat: Seat, old: str, new: str) -> None:
         """Take note that an address goes from one node to another; empty is none, and so is one that is not known."""
         if old in self._on:
-            self._on[old].discard(address)
+            self._on[old].discard(seat)
         if new in self._on:
-            self._on[new].add(address)
+            self._on[new].add(seat)
 
     def load(self, name: str) -> int:
         """Return how many egress IPs a node has."""
@@ -203,7 +204,9 @@ class _Ranges(Generic[Said]):
             if of_version == version
             for one in table.get(bits & mask, ())
         ]
-        return tuple(said for _, said in sorted(found, key=lambda one: one[0]))
+        if len(found) > 1:
+            found.sort(key=lambda one: one[0])
+        return tuple([said for _, said in found])
 
 
 def _inside(intent: Intent) -> Iterator[tuple[Prefix, str]]:
@@ -226,5 +229,7 @@ def _owned(nodes: Iterable[Node]) -> dict[Address, tuple[str, bool]]:
         for address in node.internal_ips:
             owned[address] = (node.name, False)
         for one in node.host_cidrs:
-            owned.setdefault(one.address, (node.name, one.network.prefixlen == one.network.max_prefixlen))
+            is_alone = one.network.prefixlen == one.network.max_prefixlen
+            if one.address not in owned or (owned[one.address][1] and not is_alone):
+                owned[one.address] = (node.name, is_alone)
     return owned

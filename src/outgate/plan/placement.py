@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
+from typing import TypeAlias
 
 from outgate.model.intent import EgressIP, Intent
 from outgate.model.net import Address
@@ -55,6 +57,9 @@ class _Seat:
     waits: str = ""
 
 
+_Way: TypeAlias = tuple[tuple[_Seat, str], ...]  # addresses of one EgressIP and the nodes that they go to
+
+
 class _Board:
     """All addresses and where they are, while they are placed."""
 
@@ -68,7 +73,7 @@ class _Board:
             self._seats[egress_ip.name] = tuple(_Seat(egress_ip, one, node, node) for one, node in stands.items())
             for node, address in sorted(set(egress_ip.assigned), key=lambda one: (one[1].version, one[1], one[0])):
                 if stands.get(address) != node:
-                    self._ground.put(address, node, "")
+                    self._ground.put((egress_ip.name, address), node, "")
                     reason = "it is on another node too" if address in stands else "the EgressIP does not list it"
                     self._extra.append(_move(egress_ip, address, (node, ""), reason))
 
@@ -151,21 +156,21 @@ class _Board:
     def _relocate(self, seat: _Seat) -> bool:
         if not seat.stands or (seat.node and not self._ills(seat)):
             return False
-        target = self._target(seat)
-        return bool(target) and self._leave(seat, target)
+        way = self._way(seat)
+        return bool(way) and self._leave(seat, way)
 
     def _give_up(self, seat: _Seat) -> bool:
-        return bool(self._ills(seat)) and self._sibling_serves(seat) and self._leave(seat, "")
+        return bool(self._ills(seat)) and self._sibling_serves(seat) and self._leave(seat, ((seat, ""),))
 
     def _assign(self, seat: _Seat, although: frozenset[Ill]) -> bool:
-        target = self._target(seat, although) if not seat.node else ""
-        if target:
+        way = self._way(seat, although) if not seat.node else ()
+        if way:
             seat.reason = seat.reason or "it had no node"
-            self._put(seat, target)
-        return bool(target)
+            self._go(way)
+        return bool(way)
 
-    def _leave(self, seat: _Seat, target: str) -> bool:
-        """Let an address go to another node, or to none, unless it has to wait; return whether it went."""
+    def _leave(self, seat: _Seat, way: _Way) -> bool:
+        """Let an address go, unless it has to wait for that; return whether it went."""
         ills = self._ills(seat)
         if ills:
             if Ill.DRAINING not in ills:
@@ -175,7 +180,7 @@ class _Board:
                 self._left -= 1
                 seat.counted = True
             seat.reason = f"{seat.node}: {_listed(ills)}"
-        self._put(seat, target)
+        self._go(way)
         return True
 
     def _wait(self, seat: _Seat, ills: Mapping[Ill, str]) -> str:
@@ -184,15 +189,29 @@ class _Board:
             return "it moved a short while ago"
         return "" if self._left > 0 else "as many as may move at a time have moved"
 
-    def _target(self, seat: _Seat, although: frozenset[Ill] = frozenset()) -> str:
-        """Return the node that an address goes to: that with the fewest egress IPs, then by name; empty: none can."""
-        ground, address = self._ground, seat.address
-        if ground.conflict(address, seat.egress_ip):
-            return ""
-        busy = {one.node for one in self._seats[seat.egress_ip.name]}
-        able = ground.able(address, seat.egress_ip, although)
-        free = (name for name in able if name not in busy and not ground.full(address, name))
-        return min(free, key=lambda name: (ground.load(name), name), default="")
+    def _way(self, seat: _Seat, although: frozenset[Ill] = frozenset(), before: _Way = ()) -> _Way:
+        """Return how an address comes to a node: that with the fewest egress IPs, then by name; empty: to none.
+
+        A node takes one address of an EgressIP. Where all are taken, one that is on its way anyway may go to another,
+        and that comes first in what is returned; `before` is who already goes where in this way.
+        """
+        ground, address, egress_ip = self._ground, seat.address, seat.egress_ip
+        if ground.conflict(address, egress_ip):
+            return ()
+        going = dict(before)
+        holders = {one.node: one for one in self._seats[egress_ip.name] if one is not seat and one not in going}
+        able = [one for one in ground.able(address, egress_ip, although) if one not in going.values()]
+        best_first = sorted(able, key=ground.load)  # they come by name, and sorting keeps that among equals
+        open_ = [one for one in best_first if not ground.full(address, egress_ip, one)]
+        for name in open_:
+            if name not in holders:
+                return ((seat, name),)
+        for name in open_:
+            if holders[name].node != holders[name].stands:
+                first = self._way(holders[name], before=(*before, (seat, name)))
+                if first:
+                    return (*first, (seat, name))
+        return ()
 
     def _sibling_serves(self, seat: _Seat) -> bool:
         """Return whether another address of the EgressIP, of the same family, is on a node that is well."""
@@ -201,27 +220,32 @@ class _Board:
             for one in self._seats[seat.egress_ip.name]
         )
 
+    def _go(self, way: _Way) -> None:
+        for seat, node in way:
+            self._put(seat, node)
+
     def _put(self, seat: _Seat, node: str) -> None:
-        self._ground.put(seat.address, seat.node, node)
+        self._ground.put((seat.egress_ip.name, seat.address), seat.node, node)
         seat.node = node
 
     def _stays(self, seat: _Seat) -> Finding:
         """Return why an address stays on a node that is unwell."""
-        egress_ip, ground = seat.egress_ip, self._ground
-        about, ills = f"EgressIP/{egress_ip.name}", _listed(self._ills(seat))
+        egress_ip, ills = seat.egress_ip, _listed(self._ills(seat))
+        about = f"EgressIP/{egress_ip.name}"
         if seat.waits:
             text = f"{seat.address} stays on {seat.node} for now ({ills}): {seat.waits}"
             fix = "nothing, it is looked at again; if many wait, see what their nodes have in common"
             return Finding("MovesHeld", about, text, Severity.WARNING, fix, egress_ip.origin)
-        others = [one for one in ground.able(seat.address, egress_ip, ANY_ILL) if one != seat.node]
-        reasons = (
-            f"{name}: {_listed(dict(ground.ills(seat.address, name))) or ground.full(seat.address, name) or _BUSY}"
-            for name in others[:_SHOWN]
-        )
+        others = (one for one in self._ground.able(seat.address, egress_ip, ANY_ILL) if one != seat.node)
+        reasons = (f"{name}: {self._not_better(seat, name)}" for name in islice(others, _SHOWN))
         text = f"{seat.address} stays on {seat.node} ({ills}), because no other node is better: "
         text += "; ".join(reasons) or "none could have it"
         fix = "see to these nodes and their routers, or label another node that has such a network"
         return Finding("NowhereBetter", about, text, Severity.WARNING, fix, egress_ip.origin)
+
+    def _not_better(self, seat: _Seat, name: str) -> str:
+        ills = _listed(dict(self._ground.ills(seat.address, name)))
+        return ills or self._ground.full(seat.address, seat.egress_ip, name) or _BUSY
 
 
 def _listed(ills: Mapping[Ill, str]) -> str:
