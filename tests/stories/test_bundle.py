@@ -26,7 +26,7 @@ from outgate.model.errors import IntentError, NotReady, Refused
 from outgate.model.firewall import Firewall, Variant
 from outgate.model.flow import Endpoints, Flow
 from outgate.model.host import Host
-from outgate.model.intent import Intent
+from outgate.model.intent import EgressIP, Intent, Node, Pod
 from outgate.model.ledger import Ledger
 from outgate.model.net import Route
 from outgate.model.selector import LabelSelector
@@ -144,6 +144,22 @@ def packed(bundle: Bundle) -> bytes:
 def everything(bundle: Bundle) -> bytes:
     """All bytes of a bundle, unpacked."""
     return gzip.decompress(packed(bundle))
+
+
+def test_labels_that_an_egress_ip_asks_for_go_along() -> None:
+    labels = (("app", "shop"), ("zone", "dmz"), ("note", CANARY))
+    asks = EgressIP(
+        name="prod",
+        egress_ips=(),
+        namespace_selector=LabelSelector((("env", "prod"),)),
+        pod_selector=LabelSelector((("app", "shop"),)),
+        node_selector=LabelSelector((("zone", "dmz"),)),
+    )
+    pod = Pod(namespace="a", name="b", labels=labels)
+
+    redacted = redact_intent(Intent(nodes=(Node(name="n1", labels=labels),), pods=(pod,), egress_ips=(asks,)))
+
+    assert redacted.nodes[0].labels == redacted.pods[0].labels == labels[:2]
 
 
 def test_secrets_of_the_cluster_never_get_into_a_bundle(tmp_path: Path) -> None:

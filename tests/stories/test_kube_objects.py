@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from outgate.model.intent import EgressTenant, Intent, Namespace, Node, Pod
+from outgate.model.intent import EgressIP, EgressTenant, Intent, Namespace, Node, Pod
 from outgate.sources.kube.kinds import LOOKER, needs_pods
 from outgate.sources.kube.lastgood import LastGood
 from outgate.sources.kube.objects import ObjectReader
@@ -59,6 +59,19 @@ def test_our_own_kinds_are_read_strictly_and_refused_by_field() -> None:
     assert refused is not None
     assert refused.value is None
     assert str(refused.findings[0].origin) == "EgressTenant/one spec.egressIPs[0]"
+
+
+def test_an_egress_ip_comes_with_its_age_and_its_nodes() -> None:
+    spec = {"egressIPs": ["192.0.2.9"], "namespaceSelector": {}, "egressNodeSelector": {"matchLabels": {"zone": "dmz"}}}
+    given = {"kind": "EgressIP", "metadata": META | {"creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec}
+
+    entry = reader("EgressIP").event(line("ADDED", given)).entry
+
+    assert entry is not None
+    assert isinstance(entry.value, EgressIP)
+    assert (entry.value.created, entry.value.origin.resource_version) == ("2026-01-01T00:00:00Z", "7")
+    assert entry.value.node_selector is not None
+    assert entry.value.node_selector.matches((("zone", "dmz"),))
 
 
 def test_bookmarks_and_errors_are_no_objects() -> None:

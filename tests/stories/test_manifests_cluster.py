@@ -14,8 +14,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import pytest
 
 from outgate.model.intent import ClusterNetwork, EgressIP, ExternalRoute, Intent
-from outgate.model.selector import LabelExpression, LabelSelector, Operator
+from outgate.model.nics import CloudNic
+from outgate.model.selector import EVERYTHING, LabelExpression, LabelSelector, Operator
 from outgate.sources.documents import parse
+from outgate.sources.dump_cluster import dump_cluster
 from outgate.sources.merge import State, merge
 
 SUBNETS = "k8s.ovn.org/node-subnets"
@@ -271,3 +273,68 @@ def test_addresses_are_the_models_own_values() -> None:
 
     assert found.addresses == (ip_address("10.128.0.5"), ip_address("fd01::5"))
     assert [ip_network(one).prefixlen for one in found.addresses] == [32, 128]
+
+
+def of_nodes(selector: object, created: str = "2026-01-01T00:00:00Z") -> dict[str, object]:
+    spec = {"egressIPs": ["192.168.55.9"], "namespaceSelector": {}, "egressNodeSelector": selector}
+    metadata = {"name": "picky", "creationTimestamp": created}
+    return {"apiVersion": "k8s.ovn.org/v1", "kind": "EgressIP", "metadata": metadata, "spec": spec}
+
+
+LABEL = "k8s.ovn.org/egress-assignable"
+
+
+@pytest.mark.parametrize(
+    ("written", "selector"),
+    [
+        (None, None),
+        ({"matchExpressions": [{"key": LABEL, "operator": "Exists"}]}, None),  # what the server fills in
+        ({}, EVERYTHING),
+        ({"matchLabels": {"zone": "dmz"}}, LabelSelector((("zone", "dmz"),))),
+        (
+            {"matchExpressions": [{"key": LABEL, "operator": "In", "values": ["blue"]}]},
+            LabelSelector((), (LabelExpression(LABEL, Operator.IN, ("blue",)),)),
+        ),
+    ],
+)
+def test_an_egress_ip_says_which_nodes_it_wants_and_how_old_it_is(
+    written: object, selector: LabelSelector | None
+) -> None:
+    intent = read(of_nodes(written))
+
+    (found,) = intent.egress_ips
+    assert (found.node_selector, found.created) == (selector, "2026-01-01T00:00:00Z")
+    assert read(*dump_cluster(intent)).egress_ips == intent.egress_ips
+
+
+def test_an_empty_selector_of_nodes_selects_any_node() -> None:
+    assert EVERYTHING.matches(())
+    assert EVERYTHING.matches((("zone", "dmz"),))
+
+
+CLOUD = "cloud.network.openshift.io/egress-ipconfig"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "cloud"),
+    [
+        (
+            '[{"interface": "eni-1", "ifaddr": {"ipv4": "10.0.128.0/20"}, "capacity": {"ipv4": 14, "ipv6": 15}}]',
+            CloudNic(networks=(ip_network("10.0.128.0/20"),), by_version=((4, 14), (6, 15))),
+        ),
+        (
+            '[{"interface": "nic0", "ifaddr": {"ipv4": "10.0.2.0/23", "ipv6": "fd00::/64"}, "capacity": {"ip": 10}}]',
+            CloudNic(networks=(ip_network("10.0.2.0/23"), ip_network("fd00::/64")), capacity=10),
+        ),
+        ('[{"ifaddr": {"ipv4": "10.0.2.7/23"}}]', CloudNic(networks=(ip_network("10.0.2.0/23"),))),
+        ("[]", None),
+        ("nothing that can be read", None),
+    ],
+)
+def test_a_cloud_says_what_a_node_may_have(annotation: str, cloud: CloudNic | None) -> None:
+    intent = read(node({CLOUD: annotation}))
+
+    (found,) = intent.nodes
+    assert found.cloud == cloud
+    assert found.labels == (("a", "b"),)
+    assert read(*dump_cluster(intent)).nodes == intent.nodes
