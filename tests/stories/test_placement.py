@@ -377,6 +377,18 @@ def test_an_address_goes_where_another_one_of_its_egress_ip_has_just_left() -> N
     assert placed.items["two"] == (("n1", A), ("n3", BY_ETH1))
 
 
+def test_an_address_is_tried_again_when_another_one_of_its_egress_ip_has_gone() -> None:
+    """Only n1 could have the one of n2, and has the other one, which leaves later than the first is looked at."""
+    only_eth1 = replace(N3, primary=(), host_cidrs=N3.host_cidrs[1:])
+    wanted = egress_ip("two", A, BY_ETH1, on="n2 n1")
+
+    placed = place(cluster(wanted, nodes=(N1, N2, only_eth1)), facts(n1=ETH1_CUT, n2=DOWN))
+
+    assert placed.items["two"] == (("n1", A), ("n3", BY_ETH1))
+    given_up = place(cluster(wanted, egress_ip("c", C, on="n1"), nodes=(N1, N2)), facts(n1=ETH1_CUT, n2=DOWN))
+    assert (given_up.moves, told(given_up)) == ((), ["NowhereBetter", "NowhereBetter"]), "none of the two serves"
+
+
 def test_an_address_that_many_nodes_could_have_leaves_room_for_one_that_few_could() -> None:
     no_eth1 = [replace(one, host_cidrs=one.host_cidrs[:1]) for one in (N2, N3)]
 

@@ -38,7 +38,7 @@ class _CloudEntry(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 def noted(annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of a Node that its annotations say: those of its primary NIC, of all NICs, and of the cloud."""
+    """Return the fields of a Node that its annotations say: `cloud` is what a cloud says, the others OVN-Kubernetes."""
     gateway: dict[str, Any] = _decoded(annotations.get(GATEWAY, "{}"), dict[str, dict[str, Any]], {}).get("default", {})
     hops = gateway.get("next-hops", [gateway["next-hop"]] if gateway.get("next-hop") else [])
     return {
