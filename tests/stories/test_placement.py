@@ -385,8 +385,12 @@ def test_an_address_is_tried_again_when_another_one_of_its_egress_ip_has_gone() 
     placed = place(cluster(wanted, nodes=(N1, N2, only_eth1)), facts(n1=ETH1_CUT, n2=DOWN))
 
     assert placed.items["two"] == (("n1", A), ("n3", BY_ETH1))
-    given_up = place(cluster(wanted, egress_ip("c", C, on="n1"), nodes=(N1, N2)), facts(n1=ETH1_CUT, n2=DOWN))
-    assert (given_up.moves, told(given_up)) == ((), ["NowhereBetter", "NowhereBetter"]), "none of the two serves"
+    neither = place(cluster(wanted, nodes=(N1, N2)), facts(n1=ETH1_CUT, n2=DOWN))
+    assert (neither.moves, told(neither)) == ((), ["NowhereBetter", "NowhereBetter"]), "none of the two serves"
+    no_eth1 = replace(N3, host_cidrs=N3.host_cidrs[:1])
+    three = egress_ip("three", A, BY_ETH1, B, on="n2 n1 n3")
+    given_up = place(cluster(three, nodes=(N1, N2, no_eth1)), facts(n1=ETH1_CUT, n2=DOWN))
+    assert given_up.items["three"] == (("n1", A), ("n3", B)), "what is given up leaves room too"
 
 
 def test_an_address_that_many_nodes_could_have_leaves_room_for_one_that_few_could() -> None:
