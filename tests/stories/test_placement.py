@@ -302,6 +302,17 @@ def test_a_new_address_goes_to_a_cut_node_only_where_all_are_cut() -> None:
 
     assert (where(one_is_not), told(one_is_not)) == ({"a": "n2"}, [])
     assert (where(all_are), told(all_are)) == ({"a": "n1"}, ["NowhereBetter"])
+    lost = place(
+        cluster(egress_ip("a", A, on="n1"), nodes=(replace(N1, assignable=False), N2)), facts(n1=DOWN, n2=PRIMARY_CUT)
+    )
+    (move,) = lost.moves
+    assert (move.to_node, move.reason) == ("n2", "n1: it has no label k8s.ovn.org/egress-assignable")
+
+
+def test_no_address_goes_to_a_cut_node_where_another_one_serves_its_pods() -> None:
+    placed = place(cluster(egress_ip("two", A, B, on="n1"), nodes=(N1, N2)), facts(n2=PRIMARY_CUT))
+
+    assert (placed.moves, told(placed)) == ((), ["UnassignedRequest"])
 
 
 def test_so_many_moves_by_failure_are_made_and_the_oldest_go_first() -> None:
@@ -380,17 +391,17 @@ def test_an_address_goes_where_another_one_of_its_egress_ip_has_just_left() -> N
 def test_an_address_is_tried_again_when_another_one_of_its_egress_ip_has_gone() -> None:
     """Only n1 could have the one of n2, and has the other one, which leaves later than the first is looked at."""
     only_eth1 = replace(N3, primary=(), host_cidrs=N3.host_cidrs[1:])
-    wanted = egress_ip("two", A, BY_ETH1, on="n2 n1")
+    wanted = egress_ip("two", SIX, BY_ETH1, on="n2 n1")
 
     placed = place(cluster(wanted, nodes=(N1, N2, only_eth1)), facts(n1=ETH1_CUT, n2=DOWN))
 
-    assert placed.items["two"] == (("n1", A), ("n3", BY_ETH1))
+    assert placed.items["two"] == (("n1", SIX), ("n3", BY_ETH1))
     neither = place(cluster(wanted, nodes=(N1, N2)), facts(n1=ETH1_CUT, n2=DOWN))
     assert (neither.moves, told(neither)) == ((), ["NowhereBetter", "NowhereBetter"]), "none of the two serves"
     no_eth1 = replace(N3, host_cidrs=N3.host_cidrs[:1])
-    three = egress_ip("three", A, BY_ETH1, B, on="n2 n1 n3")
+    three = egress_ip("three", SIX, BY_ETH1, B, on="n2 n1 n3")
     given_up = place(cluster(three, nodes=(N1, N2, no_eth1)), facts(n1=ETH1_CUT, n2=DOWN))
-    assert given_up.items["three"] == (("n1", A), ("n3", B)), "what is given up leaves room too"
+    assert given_up.items["three"] == (("n1", SIX), ("n3", B)), "what is given up leaves room too"
 
 
 def test_an_address_that_many_nodes_could_have_leaves_room_for_one_that_few_could() -> None:
