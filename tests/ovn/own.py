@@ -9,9 +9,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from outgate.lab.ovn.addresses import CLUSTER, SERVICES
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnPod
-from outgate.model.intent import ClusterNetwork, EgressIP, EgressNode, EgressRouting, Intent, Namespace, Pod
+from outgate.model.intent import EgressIP, EgressNode, EgressRouting, Intent, Namespace, Pod
 from outgate.model.net import Address
 from outgate.model.routing import OnUnassigned, Semantics, Stance
 from outgate.model.selector import LabelSelector
@@ -98,7 +97,6 @@ def own_cluster(lab: OvnLaboratory, *, local: bool, drops: bool = False) -> Iter
         nodes=nodes,
         namespaces=(Namespace(name=NAMESPACE, labels=((_NAME, NAMESPACE),)),),
         pods=tuple(Pod(namespace=NAMESPACE, name=one.name, node=one.node, addresses=one.addresses) for one in lab.pods),
-        network=ClusterNetwork(cluster_networks=CLUSTER, service_networks=SERVICES),
         egress_routings=(replace(OWN, on_unassigned=OnUnassigned.DROP) if drops else OWN,),
     )
     with contextlib.ExitStack() as opened:

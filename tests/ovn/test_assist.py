@@ -102,6 +102,8 @@ def test_a_second_round_changes_nothing_and_an_empty_one_leaves_nothing(local: O
         role.round(())
 
         assert not role.round(()).changes
+        role.machine.end_rest()
+        assert role.round(()).converged
     assert (local.node("n1").programs.nbctl("show"), policies(local)) == dump
     assert "outgate" not in local.node("n1").net.run(("nft", "list", "tables")).stdout
     assert "outgate" not in local.node("n1").programs.nbctl("list", "address_set")

@@ -21,6 +21,7 @@ def cluster() -> None:
 @click.option("--lease-duration", default=8.0, show_default=True, metavar="SECONDS", help="OpenShift's own: 137.")
 @click.option("--renew-deadline", default=5.0, show_default=True, metavar="SECONDS", help="OpenShift's own: 107.")
 @click.option("--retry-period", default=1.0, show_default=True, metavar="SECONDS", help="OpenShift's own: 26.")
+@click.option("--node-port", default=9097, show_default=True, metavar="PORT", help="Where the role on nodes answers.")
 @click.option("--probes", default="", metavar="ADDRESS:PORT", help="Answer /livez, /readyz and /metrics there.")
 def run(lease_duration: float, renew_deadline: float, retry_period: float, **words: Any) -> None:
     """Run one replica until it is stopped; of several, one leads."""

@@ -149,6 +149,24 @@ def why_unassigned(options: GatewayOptions, egress_ip: str, output: str) -> int:
     return CHANGES if any(one.finding is not None for one in found) else FINE
 
 
+@egressip.command()
+@click.argument("egress_ip", metavar="[NAME]", required=False, default="")
+@format_option
+@place_options
+def history(options: GatewayOptions, egress_ip: str, output: str) -> int:
+    """Tell when addresses moved, from which node to which, and why: of one EgressIP, or of all.
+
+    The cluster role keeps the last 256 moves in the status of the EgressRouting `default`, so this asks an API server.
+    Exit 2 when there is none to ask, or the role never ran.
+    """
+    from outgate.report.egress_list import history_document, history_text
+    from outgate.roles.egress_view import moves_of
+
+    found = tuple(one for one in moves_of(options) if egress_ip in ("", one.egress_ip))
+    show(output, lambda: history_document(found), lambda: history_text(found, style()))
+    return FINE
+
+
 def _view(options: GatewayOptions) -> ClusterView:
     from outgate.roles.egress_view import ViewOptions, view_of
 

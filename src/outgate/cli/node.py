@@ -26,6 +26,7 @@ def node() -> None:
     metavar="unix:PATH",
     help="Write to this northbound database of the node's zone, and to nftables; without it, only observe.",
 )
+@click.option("--every-node", is_flag=True, help="Read all Nodes: for stance `own`, which sends pods to other nodes.")
 def run(**words: Any) -> None:
     """Look after this node until stopped: whether its rules and tables serve the egress IPs that are assigned to it.
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from outgate.model.inbound import InboundAllowance
 from outgate.model.net import Address, LinkName, Prefix, Span
 from outgate.model.nics import CloudNic, GatewayMode, HostCidr
+from outgate.model.placement import Moved
 from outgate.model.routing import DEFAULT_ROUTING, NicGateway, OnUnassigned, Routing, Semantics, SnatScope, Stance
 from outgate.model.selector import Labels, LabelSelector
 from outgate.model.why import Finding, Origin
@@ -104,6 +105,7 @@ class Standing:
     told: tuple[Told, ...] = ()
     given: tuple[Given, ...] = ()
     addresses: tuple[Address, ...] = ()  # of a tenant or a claim
+    moves: tuple[Moved, ...] = ()  # of egress IPs, the oldest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,6 +426,8 @@ class EgressNode:
     stance: Stance = Stance.ASSIST
     departures: tuple[Departure, ...] = ()  # only of pods for which something is to be done where they run
     conditions: tuple[Condition, ...] = ()
+    cut: tuple[Prefix, ...] = ()  # networks of its NICs by which nothing gets out
+    taken: tuple[tuple[Address, str], ...] = ()  # egress IPs that somebody else on a LAN has, and that one's MAC
     programmed: str = ""  # the digest of what the role there has done last
     host: str = ""  # the host's routes as the role there has told them, as text that `sources.host_snapshot` reads
     origin: Origin = field(default_factory=Origin, compare=False)

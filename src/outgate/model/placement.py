@@ -62,6 +62,18 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A move that was seen or made, and when, as the server writes a time."""
+
+    at: str
+    egress_ip: str
+    address: Address
+    from_node: str
+    to_node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """Where each address is to be: nodes with addresses by the name of the EgressIP, in the order of its addresses.
 

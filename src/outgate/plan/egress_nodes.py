@@ -14,11 +14,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import product
 from types import MappingProxyType
 
 from outgate.model.intent import AssignedPod, Assignment, Departure, EgressIP, EgressNode, Intent, Pod
 from outgate.model.net import Address
 from outgate.model.routing import OnUnassigned, Stance
+from outgate.plan.ground import seniority
 from outgate.plan.routing import Routings
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
@@ -72,16 +74,30 @@ def _shown(addresses: Iterable[Address]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """An EgressIP and the pods that it serves, and how many EgressIPs that are on a node select each pod."""
+    """An EgressIP and the pods that it serves, and how many EgressIPs that are on a node select each pod. `denied` are
+    pods, by namespace, name and IP version, that an older one serves.
+    """
 
     egress_ip: EgressIP
     pods: Sequence[Pod]
     times: Mapping[tuple[str, str], int]
+    denied: frozenset[tuple[str, str, int]] = frozenset()
+
+    def addresses(self, pod: Pod, version: int) -> tuple[Address, ...]:
+        """Return those addresses of a pod that it serves, of one family: none if it has no address of that itself."""
+        if (pod.namespace, pod.name, version) in self.denied or version not in self.versions:
+            return ()
+        return tuple(one for one in pod.addresses if one.version == version)
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The families that it has addresses of."""
+        return frozenset(one.version for one in self.egress_ip.egress_ips)
 
     def behind(self, address: Address) -> Iterator[AssignedPod]:
         """Yield the pods behind one of its addresses: those with an address of that family."""
         for pod in self.pods:
-            addresses = tuple(one for one in pod.addresses if one.version == address.version)
+            addresses = self.addresses(pod, address.version)
             if addresses:
                 yield AssignedPod(
                     namespace=pod.namespace,
@@ -92,22 +108,26 @@ class _Choice:
 
 
 def _chosen(intent: Intent, routings: Routings) -> list[_Choice]:
-    """Return the EgressIPs that serve pods. With stance `own` each pod is served by one, the first by name."""
+    """Return the EgressIPs that serve pods. With stance `own` each family of a pod is served by one, the oldest that
+    selects it.
+    """
     is_own = routings.default.stance is Stance.OWN
     pods_in = pods_by_namespace(intent.pods)
     index = NamespaceIndex(intent.namespaces)
-    selected: list[tuple[EgressIP, list[Pod]]] = []
-    taken: set[tuple[str, str]] = set()
-    for egress_ip in intent.egress_ips:
+    selected: list[tuple[EgressIP, list[Pod], frozenset[tuple[str, str, int]]]] = []
+    taken: set[tuple[str, str, int]] = set()
+    for egress_ip in sorted(intent.egress_ips, key=seniority) if is_own else intent.egress_ips:
         if egress_ip.assigned or routings[egress_ip.name].on_unassigned is OnUnassigned.DROP or is_own:
             of_it = pods_of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector, pods_in)
             pods = sorted(of_it, key=lambda one: (one.namespace, one.name))
-            if is_own:
-                pods = [one for one in pods if (one.namespace, one.name) not in taken]
-                taken.update((one.namespace, one.name) for one in pods)
-            selected.append((egress_ip, pods))
-    times = Counter((pod.namespace, pod.name) for one, pods in selected if one.assigned for pod in pods)
-    return [_Choice(egress_ip, pods, times) for egress_ip, pods in selected]
+            versions = {one.version for one in egress_ip.egress_ips} if is_own else set()
+            claims = {(one.namespace, one.name, version) for one in pods for version in versions}
+            selected.append((egress_ip, pods, frozenset(claims & taken)))
+            taken |= claims
+    if is_own:
+        return [_Choice(egress_ip, pods, Counter(), denied) for egress_ip, pods, denied in selected]
+    times = Counter((pod.namespace, pod.name) for one, pods, _ in selected if one.assigned for pod in pods)
+    return [_Choice(egress_ip, pods, times) for egress_ip, pods, _ in selected]
 
 
 def _assigned(chosen: Iterable[_Choice]) -> dict[str, _Behind]:
@@ -123,9 +143,10 @@ def _held(chosen: Iterable[_Choice], routings: Routings) -> dict[str, list[Depar
     found: dict[str, list[Departure]] = defaultdict(list)
     for one in chosen:
         if routings[one.egress_ip.name].on_unassigned is OnUnassigned.DROP:
-            for pod in one.pods:
-                if pod.node and pod.addresses:
-                    found[pod.node].append(_departure(one.egress_ip, pod, pod.addresses, drops=True))
+            for pod, version in product(one.pods, sorted(one.versions)):
+                addresses = one.addresses(pod, version)
+                if pod.node and addresses:
+                    found[pod.node].append(_departure(one.egress_ip, pod, addresses, drops=True))
     return found
 
 
@@ -163,12 +184,11 @@ class _Handover:
         departures: dict[str, list[Departure]] = defaultdict(list)
         for one in self._chosen:
             drops = self._routings[one.egress_ip.name].on_unassigned is OnUnassigned.DROP
-            for pod in one.pods:
-                for version in (4, 6):
-                    addresses = tuple(each for each in pod.addresses if each.version == version)
-                    nodes = self._nodes_for(one.egress_ip, addresses, version)
-                    if addresses and pod.node and (nodes or drops):
-                        departures[pod.node].append(_departure(one.egress_ip, pod, addresses, nodes, drops=drops))
+            for pod, version in product(one.pods, sorted(one.versions)):
+                addresses = one.addresses(pod, version)
+                nodes = self._nodes_for(one.egress_ip, addresses, version)
+                if addresses and pod.node and (nodes or drops):
+                    departures[pod.node].append(_departure(one.egress_ip, pod, addresses, nodes, drops=drops))
         self._keep(assignments)
         return assignments, departures
 

@@ -136,7 +136,8 @@ class _Zone:
         found = next(own, None)
         if found is None:
             text = f"the zone has no port {port} with an IPv{version} address, so nothing leads to the gateway router"
-            self._find("NoGatewayRouter", text, "see whether this is the node's zone")
+            fix = "see whether this is the node's zone"
+            self._say(Finding("NoGatewayRouter", self._about, text, Severity.WARNING, fix))
         return found
 
     def _transit(self, name: str, version: int) -> Address | None:
@@ -145,7 +146,8 @@ class _Zone:
         found = next((one for one in node.transit if one.version == version), None) if node is not None else None
         if found is None:
             text = f"Node/{name} has no IPv{version} address on the transit switch, so no packet can be sent there"
-            self._find("NoTransit", text, "look at its annotation k8s.ovn.org/node-transit-switch-port-ifaddr")
+            fix = "look at its annotation k8s.ovn.org/node-transit-switch-port-ifaddr"
+            self._say(Finding("NoTransit", self._about, text, Severity.WARNING, fix))
         return found
 
     def _send(self, address: Address, hops: tuple[Address, ...], why: str) -> None:
@@ -265,7 +267,8 @@ class _Zone:
         if not self.snapshot.marks_answers:
             text = "this OVN can not mark answers: those of pods with an egress IP to flows from outside that came by"
             text += " another node go by the egress IP's node"
-            self._find("AnswersNotMarked", text, "use an OVN whose QoS rows have marks (24.03 or later)", Severity.NOTE)
+            fix = "use an OVN whose QoS rows have marks (24.03 or later)"
+            self._say(Finding("AnswersNotMarked", self._about, text, Severity.NOTE, fix))
             return
         mark = QosMark(
             switch=node,
@@ -293,10 +296,13 @@ class _Zone:
         subnets = (one.prefix for one in self.snapshot.node.subnets)
         return any(one.version == address.version and address in one for one in subnets)
 
-    def _find(self, reason: str, text: str, fix: str, severity: Severity = Severity.WARNING) -> None:
-        finding = Finding(reason, f"Node/{self.snapshot.node.name}", text, severity, fix)
+    def _say(self, finding: Finding) -> None:
         if finding not in self.findings:
             self.findings.append(finding)
+
+    @property
+    def _about(self) -> str:
+        return f"Node/{self.snapshot.node.name}"
 
 
 def _is_of_theirs(policy: Policy) -> bool:

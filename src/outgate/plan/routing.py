@@ -83,6 +83,11 @@ def _refusals(intent: Intent) -> Iterator[Finding]:
             fix = "remove egressIPs" if one.egress_ips else f"add egressIPs, or name it {DEFAULT}"
             yield Finding("RoutingWithoutScope", _about(one), text, Severity.REFUSAL, fix, one.origin)
             continue
+        if one.stance is Stance.OWN and intent.network is not None:
+            text = "asks for stance own, and OpenShift's operator keeps OVN-Kubernetes' EgressIP feature on"
+            fix = "use stance assist there (the operator hard-codes enable-egress-ip=true)"
+            yield Finding("OwnOnOpenShift", _about(one), text, Severity.REFUSAL, fix, one.origin)
+            continue
         if twice := sorted(set(one.egress_ips) & taken.keys()):
             text = f"names EgressIP/{twice[0]}, which {_about(taken[twice[0]])} names too, and comes first by name"
             yield Finding("RoutingConflict", _about(one), text, Severity.REFUSAL, "name it in one of them", one.origin)

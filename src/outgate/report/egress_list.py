@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from outgate.model.egress_ip import AddressReason, EgressDetail, EgressRow
 from outgate.model.intent import Pod
+from outgate.model.placement import Moved
 from outgate.report.findings import finding_lines
 from outgate.report.layout import MANY, PLAIN, Cell, Row, Style, Tone, columns, count
 from outgate.report.plain import Plain, document
@@ -77,3 +78,21 @@ def detail_document(detail: EgressDetail) -> dict[str, Plain]:
 
 def _pod(pod: Pod) -> list[str]:
     return [f"{pod.namespace}/{pod.name}", ", ".join(map(str, pod.addresses)), f"on {pod.node}" if pod.node else ""]
+
+
+def history_text(moves: Sequence[Moved], style: Style = PLAIN) -> str:
+    """Return what became of egress IPs, a move a line, the latest last."""
+    if not moves:
+        return "nothing moved since the cluster role runs here"
+    heads = ("TIME", "EGRESSIP", "ADDRESS", "FROM", "TO", "BECAUSE")
+    table: list[Row] = [[Cell(word, Tone.FAINT) for word in heads]]
+    table += [
+        [one.at, one.egress_ip, str(one.address), one.from_node or "none", one.to_node or "none", one.reason]
+        for one in moves
+    ]
+    return "\n".join(columns(table, style))
+
+
+def history_document(moves: Sequence[Moved]) -> dict[str, Plain]:
+    """Return the document of kind EgressIPHistory."""
+    return document("EgressIPHistory", {"moves": list(moves)})

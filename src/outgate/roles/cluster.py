@@ -28,14 +28,18 @@ from outgate.control.probes import Probes
 from outgate.control.role_metrics import RoleView, Tallies, page_of
 from outgate.model.errors import NotReady, OutgateError, Unreachable
 from outgate.model.intent import CLAIM_NAME, CLAIM_NAMESPACE, MADE_BY, EgressTenant, ExternalRoute, Intent
+from outgate.model.placement import Move, Placed
+from outgate.model.routing import Stance
 from outgate.model.verdict import Verdict
 from outgate.model.why import Finding
 from outgate.plan.egress_claims import Claimed, tenants_of_claims
 from outgate.plan.egress_nodes import egress_nodes
 from outgate.plan.external_routes import Routed, routes_to_gateways
+from outgate.plan.history import recorded, seen_moves
 from outgate.plan.pools import give
-from outgate.plan.routing import first_default
+from outgate.plan.routing import DEFAULT, Routings, first_default
 from outgate.plan.verdicts import judge
+from outgate.roles.placing import Placing, as_placed, differing, told
 from outgate.roles.rights import LEASE, NAMESPACE
 from outgate.sources.dump import dump, dump_selector, dump_work
 from outgate.sources.kube.kinds import CLUSTER
@@ -45,6 +49,7 @@ from outgate.systems.kubeapi import events, judged
 from outgate.systems.kubeapi.lease import Lease, LeaseTimings
 from outgate.systems.kubeapi.render import News, Subject
 
+NODE_PORT = 9097
 ROUTE = "AdminPolicyBasedExternalRoute"
 _TIMINGS = Timings(start_jitter_s=0.0)
 _GATHER_S = 0.05  # what arrives together is judged together
@@ -64,6 +69,7 @@ class ClusterOptions:
     namespace: str = NAMESPACE
     lease: str = LEASE
     timings: LeaseTimings = field(default_factory=LeaseTimings)
+    node_port: int = NODE_PORT  # where the role on each node answers
     probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
 
 
@@ -87,7 +93,7 @@ async def _serve(options: ClusterOptions, accesses: list[Access]) -> None:
     with contextlib.closing(source):
         async with opened(accesses) as server:
             lease = Lease(server, (options.namespace, options.lease), identity, options.timings)
-            judging = Judging(server, source, lease, identity)
+            judging = Judging(server, source, lease, identity, options.node_port)
             with Probes(
                 options.probes,
                 is_alive=lambda: lease.is_alive,
@@ -114,12 +120,13 @@ async def _running(*programs: Coroutine[None, None, None]) -> AsyncIterator[None
 class Judging:
     """The loop of a replica: read, judge, write what differs, while it leads."""
 
-    def __init__(self, server: Server, source: KubeSource, lease: Lease, identity: str) -> None:
+    def __init__(self, server: Server, source: KubeSource, lease: Lease, identity: str, node_port: int) -> None:
         self._server, self._source, self._lease, self._identity = server, source, lease, identity
         self._woken = asyncio.Event()
         self._told: set[News] = set()  # of which an event was written
         self.is_ready = False  # whether the objects were read
         self._tallies = Tallies()
+        self._placing = Placing(node_port, self.wake)
 
     def view(self) -> RoleView:
         """Return how the replica is doing now."""
@@ -149,6 +156,7 @@ class Judging:
                 again_s = await self._judge()
         finally:
             loop.remove_reader(self._source.fileno())
+            self._placing.close()
 
     def _source_changed(self) -> None:
         if self._source.changed():
@@ -169,10 +177,15 @@ class Judging:
         gifts, claimed = give(intent, now_s), tenants_of_claims(intent)
         routed = routes_to_gateways(intent)
         verdicts, refusals = judge(intent, gifts, claimed, routed)
+        placed = self._placing.place(intent, time.monotonic()) if _is_own(intent) else None
+        moves = placed.moves if placed is not None else tuple(seen_moves(intent))
+        verdicts = tuple(_with_moves(one, moves, now_s) for one in verdicts)
+        refusals = (*refusals, *(placed.findings if placed is not None else ()))
         self._tallies.judged(refusals)
         fresh = [one for one in verdicts if not one.stands]
         settled = await self._settle(intent, claimed, routed)
-        settled &= await self._assign(intent)
+        settled &= await self._place(intent, placed) if placed is not None else True
+        settled &= await self._assign(as_placed(intent, placed) if placed is not None else intent)
         written = await self._write(fresh, now_s)
         await self._tell(verdicts, refusals)
         if not (settled and written):
@@ -194,6 +207,22 @@ class Judging:
         old = [("EgressTenant", one.name) for one in claimed.gone] + [(ROUTE, one.name) for one in routed.gone]
         made = await self._all([partial(judged.make, self._server, manifest) for manifest in fresh])
         return await self._all([partial(judged.drop, self._server, kind, name) for kind, name in old]) and made
+
+    async def _place(self, intent: Intent, placed: Placed) -> bool:
+        """Write where egress IPs are; say whether all could be written."""
+        for move in placed.moves:
+            log.info("egress IP moves", extra={"fields": told(move)})
+        deeds: list[Callable[[], Awaitable[None]]] = [
+            partial(
+                judged.place,
+                self._server,
+                one.name,
+                [(node, str(address)) for node, address in items],
+                one.origin.resource_version,
+            )
+            for one, items in differing(intent, placed)
+        ]
+        return await self._all(deeds)
 
     async def _assign(self, intent: Intent) -> bool:
         """Tell each node what it has to do for egress IPs; say whether all could be told."""
@@ -263,6 +292,18 @@ class Judging:
 
         await self._all([partial(tell, news) for news in said if news not in told])
         self._told = told
+
+
+def _is_own(intent: Intent) -> bool:
+    return Routings.of(intent).default.stance is Stance.OWN
+
+
+def _with_moves(verdict: Verdict, moves: Iterable[Move], now_s: float) -> Verdict:
+    """Return a verdict; that on the default of EgressRoutings has the history of egress IPs."""
+    if (verdict.kind, verdict.name) != ("EgressRouting", DEFAULT):
+        return verdict
+    standing = verdict.served.standing.moves if verdict.served.standing is not None else ()
+    return replace(verdict, moves=recorded(standing, moves, judged.time_text(now_s)))
 
 
 def _same(there: EgressTenant | None, wanted: EgressTenant) -> bool:

@@ -11,13 +11,15 @@ from outgate.model.egress_ip import ClusterView
 from outgate.model.errors import NotReady
 from outgate.model.host_table import HostSnapshot, HostTables
 from outgate.model.intent import Intent
+from outgate.model.placement import Moved
 from outgate.model.routing import Routing
 from outgate.model.sdn import Sdn
+from outgate.plan.routing import DEFAULT
 from outgate.roles.cluster_source import read_once
 from outgate.roles.gateway import read_intent
 from outgate.roles.options import GatewayOptions, place_of
 from outgate.sources.host_snapshot import snapshots, told_host, written
-from outgate.sources.kube.kinds import NODES_TOLD
+from outgate.sources.kube.kinds import HISTORY, NODES_TOLD
 from outgate.sources.must_gather import SDN_KINDS, files_of, read_must_gather, root_of
 from outgate.sources.openshift_sdn import read_sdn
 from outgate.systems.kernel.tables import read_tables
@@ -63,6 +65,21 @@ def _told(options: GatewayOptions) -> dict[str, HostTables]:
         return {}
     found = {one.name: told_host(one.host) for one in told}
     return {name: host for name, host in found.items() if host is not None}
+
+
+def moves_of(options: GatewayOptions) -> tuple[Moved, ...]:
+    """Return what became of egress IPs, as the cluster role has kept it.
+
+    Raises:
+        NotReady: no API server is named, it does not answer, or the role never ran there.
+    """
+    if options.kubeconfig is None:
+        raise NotReady("the history is kept by the cluster role: name its API server, with --kubeconfig")
+    routings = read_once(options, Documents(place_of(options).state), HISTORY).egress_routings
+    default = next((one.served for one in routings if one.name == DEFAULT), None)
+    if default is None or default.standing is None:
+        raise NotReady("there is no EgressRouting `default`: the cluster role of outgate never ran here")
+    return default.standing.moves
 
 
 def objects_of(options: GatewayOptions) -> Intent:

@@ -24,10 +24,12 @@ from outgate.control.probes import Probes
 from outgate.control.role_metrics import RoleView, Tallies, page_of
 from outgate.model.errors import OutgateError
 from outgate.model.host_table import EgressTable
-from outgate.model.intent import Condition, EgressNode, Node
+from outgate.model.intent import EgressNode, Node
 from outgate.model.net import Address
+from outgate.model.routing import Stance
 from outgate.model.state import Outcome
 from outgate.model.why import Finding, Severity
+from outgate.plan.egress_nodes import digest
 from outgate.plan.host_table import ROUTES_FOLLOWED, ROWS_AGREE, condition_of, examine, unserved
 from outgate.roles.node_assist import Amiss, Assisting
 from outgate.sources.host_snapshot import told
@@ -51,6 +53,7 @@ class NodeOptions:
     kubeconfig: Path | None = None
     contexts: tuple[str, ...] = ()
     probes: str = ""  # ADDRESS:PORT of /livez, /readyz and /metrics; empty is off
+    every_node: bool = False  # whether it reads all nodes, as stance `own` needs
     northbound: str = ""  # the zone's database (unix:PATH): with it, the stance is `assist`; empty observes
 
 
@@ -91,7 +94,7 @@ async def _serve(options: NodeOptions, open_server: OpenServer) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    source = KubeSource(open_server, kinds=of_node(options.name))
+    source = KubeSource(open_server, kinds=of_node(options.name, every_node=options.every_node))
     with contextlib.closing(source):
         async with open_server() as server:
             assisting = Assisting(options.northbound) if options.northbound else None
@@ -176,27 +179,29 @@ class Observing:
         if node is None:
             self._tallies.judged(())  # nothing was ever assigned here, and there is no object to say it in
             return
-        primary = next((one.primary for one in intent.nodes if one.name == self._name), ())
-        findings = (
-            *unserved(host, node, primary),
-            *(finding for table in examine(host) for finding in table.findings),
-        )
-        conditions = [condition_of(findings, node)]
+        own = next((one for one in intent.nodes if one.name == self._name), Node(name=self._name))
+        findings: tuple[Finding, ...] = ()
+        if node.stance is not Stance.OWN:  # else nobody but us puts rules and tables there
+            findings = (
+                *unserved(host, node, own.primary),
+                *(finding for table in examine(host) for finding in table.findings),
+            )
+        conditions, done = [condition_of(findings, node)], node.programmed
         if self._assisting is not None:
-            own = next((one for one in intent.nodes if one.name == self._name), Node(name=self._name))
-            amiss = self._assist(own, node)
+            amiss = self._assist(own, node, intent.nodes)
             rows = self._lasting.of(amiss.rows, time.monotonic())
             conditions += [condition_of(amiss.routes, node, ROUTES_FOLLOWED), condition_of(rows, node, ROWS_AGREE)]
             findings += (*amiss.routes, *rows)
+            done = digest(node) if amiss.is_done else done
         self._tallies.judged(findings)
-        text = told(host)
-        if text != node.host or any(one not in node.conditions for one in conditions):
-            await self._tell(conditions, text)
+        said = judged.Said(conditions=tuple(conditions), programmed=done, host=told(host))
+        if (said.programmed, said.host) != (node.programmed, node.host) or not set(conditions) <= set(node.conditions):
+            await self._tell(said)
 
-    def _assist(self, own: Node, node: EgressNode) -> Amiss:
+    def _assist(self, own: Node, node: EgressNode, nodes: tuple[Node, ...]) -> Amiss:
         assert self._assisting is not None
         try:
-            amiss = self._assisting.round(own, node)
+            amiss = self._assisting.round(own, node, nodes)
         except OutgateError as error:
             self._answered = False
             self._tallies.failed += 1
@@ -206,13 +211,12 @@ class Observing:
         self._answered = True
         return amiss
 
-    async def _tell(self, conditions: list[Condition], host: str) -> None:
+    async def _tell(self, said: judged.Said) -> None:
         try:
-            said = judged.Said(conditions=tuple(conditions), host=host)
             await judged.observe(self._server, self._name, said, time.time())
         except OutgateError as error:
             self._tallies.failed += 1
             log.warning("not written", extra={"fields": {"error": str(error)}})
         else:
             self._tallies.written += 1
-            log.info("looked", extra={"fields": {one.type: f"{one.reason}: {one.message}" for one in conditions}})
+            log.info("looked", extra={"fields": {one.type: f"{one.reason}: {one.message}" for one in said.conditions}})

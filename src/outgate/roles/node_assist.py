@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from outgate.control.loop import Readable
@@ -14,6 +14,7 @@ from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.errors import Unreachable
 from outgate.model.intent import EgressNode, Node
 from outgate.model.net import Prefix
+from outgate.model.routing import Stance
 from outgate.model.state import Desired, Outcome
 from outgate.model.why import Finding, Severity
 from outgate.plan.assist import plan_node
@@ -27,8 +28,12 @@ log = logging.getLogger("outgate.node")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amiss:
-    """What a round found amiss: in the `routes` that ought to be followed, and in the `rows` of OVN-Kubernetes."""
+    """What a round found amiss: in the `routes` that ought to be followed, and in the `rows` of OVN-Kubernetes.
 
+    `is_done`: all that this node was told stands, and was read again.
+    """
+
+    is_done: bool = False
     routes: tuple[Finding, ...] = ()
     rows: tuple[Finding, ...] = ()
 
@@ -43,7 +48,7 @@ class Assisting:
         self._machine: NodeMachine | None = None
         self._watch = Watch()
 
-    def round(self, node: Node, work: EgressNode) -> Amiss:
+    def round(self, node: Node, work: EgressNode, nodes: tuple[Node, ...] = ()) -> Amiss:
         """Read, plan, write and verify; return what is amiss.
 
         Raises:
@@ -54,14 +59,18 @@ class Assisting:
         machine = self._opened()
         try:
             reading = machine.read()
-            snapshot = self._snapshot(node, work, reading)
+            snapshot = replace(self._snapshot(node, work, reading), nodes=nodes)
             desired = plan_node(snapshot, machine.digest)
             outcome = machine.settle(desired, reading)
         except Unreachable:
             self._forget()
             raise
         self._tell(outcome)
-        return Amiss(routes=(*desired.findings, *_refused(outcome, node)), rows=compare_zone(snapshot))
+        return Amiss(
+            is_done=outcome.converged,
+            routes=(*desired.findings, *_refused(outcome, node)),
+            rows=compare_zone(snapshot) if snapshot.stance is not Stance.OWN else (),
+        )
 
     def flush(self) -> Outcome:
         """Take back all that is ours, in the zone and on the host.
@@ -70,7 +79,10 @@ class Assisting:
             NotReady, Refused, Unreachable: as `round`.
         """
         machine = self._opened()
-        return machine.settle(Desired(wants=MappingProxyType({})), machine.read())
+        nothing = Desired(wants=MappingProxyType({}))
+        outcome = machine.settle(nothing, machine.read())
+        machine.end_rest()
+        return replace(outcome, left=machine.settle(nothing, machine.read()).left)
 
     def watched(self) -> Iterator[Readable]:
         """Yield what becomes readable when the host or the zone changed; after a lost connection ask again."""

@@ -6,6 +6,7 @@ OVN sends them packets, in one transaction that also takes back what is not want
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,9 @@ from outgate.systems.nft import write as nft_write
 from outgate.systems.nft.table import NODE, digest, set_types
 from outgate.systems.ovn.northbound import Northbound, NorthboundReading
 
-_OURS = frozenset(set_types(NODE))
+_WITHDRAWN = ("withdrawn4", "withdrawn6")
+_OURS = frozenset(set_types(NODE)) - {*_WITHDRAWN}
+_RESTS_S = 120.0  # as long as the kernel keeps their elements, the table stands though nobody wants it
 _APPLIED_S = (
     5.0  # a chassis takes some milliseconds to do what its zone says; when it takes longer, a round comes again
 )
@@ -65,6 +68,7 @@ class NodeMachine:
         self._table: nft.Reading | None = None
         self._firewall: tuple[int, Firewall] | None = None  # and the generation of the ruleset that it was read at
         self._trusted: dict[str, str] = {}
+        self._rests_until_s = 0.0  # monotonic
         self.boundary: Callable[[str], None] = _no_boundary
 
     @property
@@ -87,7 +91,8 @@ class NodeMachine:
             raise Refused("read this node", f"{words}: one network namespace has one of the two roles")
         kernel = read_kernel(self._socket, self._cache).actual
         in_table: set[Resource] = {one for one in table.elements if one.set in _OURS}
-        in_table |= {table.table} if table.table is not None else set()
+        if table.table is not None and (in_table or time.monotonic() >= self._rests_until_s):
+            in_table.add(table.table)
         return NodeReading(
             host=read_tables(),
             firewall=self._others(table.generation),
@@ -147,13 +152,22 @@ class NodeMachine:
             self._forget_flows(dropped_rows, wants)
         failures += self._write_kernel((), planned.drop)
         late = [one for one in dropped if one not in in_the_way]
-        if any(isinstance(one, Table) for one in planned.drop) and not is_new:
+        withdrawn = _withdrawn(made, dropped) if not is_new else ()
+        if withdrawn:
+            failures += self._change_table(withdrawn, late)
+            self._rests_until_s = time.monotonic() + _RESTS_S
+            self.boundary("elements dropped")
+        elif any(isinstance(one, Table) for one in planned.drop) and not is_new:
             nft_write.remove()
             self.boundary("table removed")
         elif late and not is_new:
             failures += self._change_table((), late)
             self.boundary("elements dropped")
         return tuple(failures)
+
+    def end_rest(self) -> None:
+        """Let the table not rest: the next round that wants nothing removes it."""
+        self._rests_until_s = 0.0
 
     def _forget_flows(self, dropped: Iterable[OvnRow], wants: Mapping[Resource, Because]) -> None:
         """Let connection tracking forget flows to the outside that come by the host no longer, or had another address.
@@ -216,6 +230,18 @@ class NodeMachine:
             return [Failure(one, refused.words) for one in (*make, *drop)]
         self.boundary("rows written")
         return []
+
+
+def _withdrawn(made: Iterable[Element], dropped: Iterable[Element]) -> tuple[Element, ...]:
+    """Return the elements that note the pods which lose their egress IP here: their flows are forgotten, and the last
+    packets of those, which connection tracking makes nothing of, would be translated by nobody.
+    """
+    stay = {one.key for one in made if one.set.startswith("served")}
+    return tuple(
+        Element(f"withdrawn{one.set[-1]}", one.key)
+        for one in dropped
+        if one.set.startswith("served") and one.key not in stay
+    )
 
 
 def _sends(row: OvnRow) -> bool:

@@ -62,6 +62,8 @@ def cluster_rights() -> tuple[Right, ...]:
         Right(group=GROUP, resource="egresstenants", verbs=_MAKE),  # those of claims
         Right(group=GROUP, resource="egressnodes", verbs=_MAKE),
         Right(group=GROUP, resource="egressroutings", verbs=("create",)),  # the default, once
+        Right(group="k8s.ovn.org", resource="egressips", verbs=("patch",)),  # where they are, with stance `own`
+        Right(group="k8s.ovn.org", resource="egressips/status", verbs=("patch",)),
         Right(group="k8s.ovn.org", resource="adminpolicybasedexternalroutes", verbs=_MAKE),  # those of tenants
         _EVENTS,
         Right(group=leases, resource="leases", verbs=("get", "update"), names=(LEASE,), is_namespaced=True),

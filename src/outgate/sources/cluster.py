@@ -254,6 +254,13 @@ class StatusCondition(Struct, frozen=True, gc=False, rename="camel"):
     last_transition_time: str = ""
 
 
+class TakenAddress(Struct, frozen=True, gc=False):
+    """One of `status.taken` of an EgressNode."""
+
+    address: str
+    mac: str
+
+
 class EgressNodeStatus(Struct, frozen=True, gc=False):
     """`status` of an EgressNode."""
 
@@ -261,6 +268,8 @@ class EgressNodeStatus(Struct, frozen=True, gc=False):
     egress_ips: list[NodeEgressIP] | None = field(name="egressIPs", default=None)
     departures: list[NodeDeparture] | None = None
     conditions: list[StatusCondition] | None = None
+    cut: list[str] | None = None
+    taken: list[TakenAddress] | None = None
     programmed: str = ""
     host: str | None = None
 

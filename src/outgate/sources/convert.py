@@ -259,6 +259,8 @@ class Converter:
                 )
                 for one in status.conditions or ()
             ),
+            cut=_prefixes(status.cut or (), "status.cut"),
+            taken=tuple((_address(one.address, "status.taken"), one.mac) for one in status.taken or ()),
             programmed=status.programmed,
             host=status.host or "",
             origin=Origin(file=self._file, line=line, column=column, kind="EgressNode", name=name),

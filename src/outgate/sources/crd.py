@@ -204,6 +204,8 @@ def _status(kind: Kind) -> Schema:
         }
     if kind.name == "EgressPool":
         properties["addresses"] = _given()
+    if kind.name == "EgressRouting":
+        properties["moves"] = _moves()
     return {"description": "What became of it; written by outgate.", "type": "object", "properties": properties}
 
 
@@ -246,6 +248,26 @@ def _given() -> Schema:
     }
     item = {"type": "object", "required": ["address", "tenant"], "properties": fields}
     return _by_key("The addresses that are given or rest.", 65536, "address", item)
+
+
+def _moves() -> Schema:
+    node = {"description": "A node; empty is none.", "type": "string", "maxLength": 253}
+    fields: Schema = {
+        "time": {"type": "string", "format": "date-time"},
+        "egressIP": {"description": "The EgressIP.", "type": "string", "maxLength": 253},
+        "address": {"description": "One of its addresses.", "type": "string", "maxLength": 45},
+        "fromNode": node,
+        "toNode": node,
+        "reason": {"type": "string", "maxLength": 1024},
+    }
+    item = {"type": "object", "required": ["time", "egressIP", "address"], "properties": fields}
+    return {
+        "description": "What became of egress IPs, the latest last; of `default` only.",
+        "type": "array",
+        "maxItems": 256,
+        "x-kubernetes-list-type": "atomic",
+        "items": item,
+    }
 
 
 def _by_key(text: str, most: int, key: str, item: Schema) -> Schema:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from outgate.apiserver.server import Resource
 from outgate.model.intent import EgressGateway, EgressTenant, Intent, SourceCheck, SourceIdentity
+from outgate.model.routing import OnUnassigned
 from outgate.sources import cluster
 from outgate.sources.fields import GROUP
 
@@ -81,20 +82,28 @@ _EGRESS_NODES = Watched(
 )
 LOOKER = Kinds(always=(*_KINDS, _ROUTINGS, PODS))  # whoever looks may ask about a pod
 NODES_TOLD = Kinds(always=(_EGRESS_NODES,))  # what the role on each node has told of its host
+HISTORY = Kinds(always=(replace(_ROUTINGS, with_status=True),))  # what became of egress IPs
 CLUSTER = Kinds(
     always=tuple(
         replace(one, with_status=True) if one.shape is None else one
         for one in (*_KINDS, _CLAIMS, _ROUTINGS, _EGRESS_NODES)
     ),
-    pods_when=lambda intent, _: any(one.assigned for one in intent.egress_ips),
+    pods_when=lambda intent, _: (
+        any(one.assigned for one in intent.egress_ips)
+        or any(one.on_unassigned is OnUnassigned.DROP for one in intent.egress_routings)
+    ),
 )
 
 
-def of_node(name: str) -> Kinds:
-    """Return what the role on one node reads: its own objects, and no pods; what other nodes' pods need is in there."""
+def of_node(name: str, *, every_node: bool = False) -> Kinds:
+    """Return what the role on one node reads: its own objects, and no pods; what other nodes' pods need is in there.
+
+    `every_node`: it also has to know how to reach the others.
+    """
     own = f"metadata.name={name}"
     node = next(one for one in _KINDS if one.kind == "Node")
-    return Kinds(always=(replace(node, field_selector=own), replace(_EGRESS_NODES, field_selector=own)))
+    nodes = node if every_node else replace(node, field_selector=own)
+    return Kinds(always=(nodes, replace(_EGRESS_NODES, field_selector=own)))
 
 
 def needs_pods(tenants: tuple[EgressTenant, ...], gateway: EgressGateway | None) -> bool:

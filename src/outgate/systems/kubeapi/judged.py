@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,20 +11,21 @@ from typing import Any
 import msgspec
 
 from outgate.apiserver.errors import Conflict, Missing
-from outgate.apiserver.server import APPLY, Body, Resource, Server, decoded
+from outgate.apiserver.server import APPLY, MERGE, Body, Resource, Server, decoded
 from outgate.model.intent import CLAIM_NAME, MADE_BY, Condition
 from outgate.model.verdict import Verdict
 from outgate.systems.kubeapi.render import GROUP, OURS, VERSION
 
 WRITER = "outgate-cluster"
 EGRESS_NODES = Resource(plural="egressnodes", group=GROUP, version=VERSION)
+EGRESS_IPS = Resource(plural="egressips", group="k8s.ovn.org")
 MADE = {
     "EgressNode": EGRESS_NODES,
     "EgressTenant": OURS["EgressTenant"],
     "EgressRouting": OURS["EgressRouting"],
     "AdminPolicyBasedExternalRoute": Resource(plural="adminpolicybasedexternalroutes", group="k8s.ovn.org"),
 }
-_LONGEST_MESSAGE = 32768
+_LONGEST_MESSAGE, _LONGEST_REASON = 32768, 1024
 
 
 async def write(server: Server, verdict: Verdict, now_s: float) -> None:
@@ -52,11 +54,33 @@ async def assign(server: Server, name: str, status: dict[str, Any], version: str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What the role on a node says: conditions, the work that it has done (a digest), and the host's routes as text."""
+    """What the role on a node says: conditions, networks by which nothing gets out, egress IPs that others have (with
+    their MACs), the work that it has done (a digest), and the host's routes as text.
+    """
 
     conditions: tuple[Condition, ...]
+    cut: tuple[str, ...] = ()
+    taken: tuple[tuple[str, str], ...] = ()
     programmed: str = ""
     host: str = ""
+
+
+async def place(server: Server, name: str, items: Iterable[tuple[str, str]], version: str) -> None:
+    """Write on which nodes an EgressIP's addresses are, into the version of it that was read.
+
+    OVN-Kubernetes' definition has had no status of its own; where it has one, a write beside it would be lost.
+
+    Raises:
+        OutgateError: the server refuses it or does not answer.
+    """
+    status = {"items": [{"node": node, "egressIP": address} for node, address in items]}
+    body = Body(msgspec.json.encode({"metadata": {"resourceVersion": version}, "status": status}), MERGE)
+    with contextlib.suppress(Conflict):
+        try:
+            await server.request("PATCH", EGRESS_IPS.path(name, subresource="status"), body=body)
+        except Missing:
+            with contextlib.suppress(Missing):
+                await server.request("PATCH", EGRESS_IPS.path(name), body=body)
 
 
 async def observe(server: Server, name: str, said: Said, now_s: float) -> None:
@@ -68,6 +92,8 @@ async def observe(server: Server, name: str, said: Said, now_s: float) -> None:
     status: dict[str, Any] = {"conditions": [_condition(one, now_s) for one in said.conditions]}
     status |= {"host": said.host} if said.host else {}
     status |= {"programmed": said.programmed} if said.programmed else {}
+    status |= {"cut": list(said.cut)} if said.cut else {}
+    status |= {"taken": [{"address": one, "mac": mac} for one, mac in said.taken]} if said.taken else {}
     await _say_of_node(server, {"name": name}, status, f"outgate-node-{name}")
 
 
@@ -158,8 +184,20 @@ def rendered(verdict: Verdict, now_s: float) -> bytes:
     if verdict.given is not None:
         status["addresses"] = [
             {"address": str(one.address), "tenant": one.tenant}
-            | ({"restsUntil": _time(one.rests_until_s)} if one.rests_until_s is not None else {})
+            | ({"restsUntil": time_text(one.rests_until_s)} if one.rests_until_s is not None else {})
             for one in verdict.given
+        ]
+    if verdict.moves is not None:
+        status["moves"] = [
+            {
+                "time": one.at,
+                "egressIP": one.egress_ip,
+                "address": str(one.address),
+                "fromNode": one.from_node,
+                "toNode": one.to_node,
+                "reason": one.reason[:_LONGEST_REASON],
+            }
+            for one in verdict.moves
         ]
     where = {"namespace": verdict.namespace} if verdict.namespace else {}
     metadata = {"name": verdict.name, **where, "uid": verdict.served.uid, "resourceVersion": verdict.served.version}
@@ -180,10 +218,10 @@ def _condition(one: Condition, now_s: float) -> dict[str, Any]:
         "reason": one.reason,
         "message": one.message[:_LONGEST_MESSAGE],
         "observedGeneration": one.generation,
-        "lastTransitionTime": one.since or _time(now_s),
+        "lastTransitionTime": one.since or time_text(now_s),
     }
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """Return a time as metav1.Time is written, in whole seconds."""
     return datetime.fromtimestamp(round(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
