@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from outgate.compare.order import drop_rank, make_rank
+from outgate.model.net import Route
 from outgate.model.state import Changes, Resource
 
 BULK = (
@@ -65,11 +66,13 @@ def changes_of(
     """Return what to make and what to drop, each in the order in which it must be written.
 
     A resource whose slot is wanted with another value is not dropped: making the new value replaces it in one
-    operation, so that there is no moment without either. `wants` is `found.wanted` in the order of the plan; `present`
-    is there beside `found.actual`; `spare` is left alone although it is not wanted.
+    operation, so that there is no moment without either. Of a route whose legs differ all are made, for that reason.
+    `wants` is `found.wanted` in the order of the plan; `present` is there beside `found.actual`; `spare` is left alone
+    although it is not wanted.
     """
-    missing = found.missing - present
     extra = found.extra | (present - found.wanted)
+    missing = found.missing - present
+    missing |= _other_legs(found.wanted, missing | extra)
     slots = {resource.slot for resource in missing} if extra else set()
     kept = set(spare)
     make = sorted(missing, key=str) if len(missing) < BULK else [r for r in wants if r in missing]
@@ -80,6 +83,14 @@ def changes_of(
 def changes(wants: Collection[Resource], actual: Iterable[Resource], spare: Collection[Resource] = ()) -> Changes:
     """Return what turns the actual into the wanted, in the order of writing."""
     return changes_of(difference(frozenset(wants), frozenset(actual)), wants, spare=spare)
+
+
+def _other_legs(wanted: frozenset[Resource], differing: frozenset[Resource]) -> frozenset[Resource]:
+    """Return the wanted legs of all routes of several next hops that differ in any leg."""
+    slots = {one.slot for one in differing if isinstance(one, Route) and one.weight}
+    if not slots:
+        return _NOTHING
+    return frozenset(one for one in wanted if isinstance(one, Route) and one.weight and one.slot in slots)
 
 
 def _without(

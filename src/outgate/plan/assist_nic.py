@@ -9,7 +9,7 @@ which stands on the host's NIC, nobody outside may call the host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -44,9 +44,9 @@ def plan_nics(
     findings: list[Finding] = []
     for link, version in sorted({(link, one.address.version) for one, link in by_nic}):
         routing = next(one.assignment.routing for one, its in by_nic if its == link)
-        routes, twice = _one_per_slot(_routes(snapshot, link, version, routing))
+        routes = _routes(snapshot, link, version, routing)
         wants |= _table(snapshot, link, version, routes, holes)
-        findings += [_several(snapshot, link, route) for route in twice]
+        findings += _in_part(snapshot, link, routes)
         pods = [one.address for one, its in by_nic if its == link and one.address.version == version]
         findings += _replies(snapshot, link, pods)
     wants |= _marked(snapshot, {one.address.version for one, _ in by_nic})
@@ -66,7 +66,7 @@ def plan_nics(
     return wants, tuple(findings)
 
 
-def _routes(snapshot: NodeSnapshot, link: LinkName, version: int, routing: Routing) -> Iterable[Route]:
+def _routes(snapshot: NodeSnapshot, link: LinkName, version: int, routing: Routing) -> Sequence[Route]:
     """Return the routes of a NIC as its pods follow them, in the table of ours."""
     if routing.semantics is Semantics.AUTO:
         return mirrored(snapshot.host, link, version, routing)
@@ -85,15 +85,8 @@ def closed(given: Assignment, link: LinkName) -> Mapping[Resource, Because]:
     return wants
 
 
-def _one_per_slot(routes: Iterable[Route]) -> tuple[list[Route], list[Route]]:
-    """Return routes of which the kernel takes one for each prefix and metric, and those that are too many."""
-    kept: dict[object, Route] = {}
-    twice = [route for route in routes if kept.setdefault(route.slot, route) is not route]
-    return list(kept.values()), twice
-
-
 def _table(
-    snapshot: NodeSnapshot, link: LinkName, version: int, routes: list[Route], holes: Iterable[Prefix]
+    snapshot: NodeSnapshot, link: LinkName, version: int, routes: Sequence[Route], holes: Iterable[Prefix]
 ) -> Mapping[Resource, Because]:
     table = table_of(snapshot.host, link, OWN_TABLES.start)
     wants: dict[Resource, Because] = {
@@ -141,6 +134,26 @@ def _replies(snapshot: NodeSnapshot, link: LinkName, pods: Iterable[Address]) ->
             return
 
 
-def _several(snapshot: NodeSnapshot, link: LinkName, route: Route) -> Finding:
-    text = f"main has several next hops by {link} for {route.dst}; packets with an egress IP take one, not {route.hop}"
-    return Finding("SeveralHops", f"Node/{snapshot.node.name}", text, Severity.NOTE)
+def _in_part(snapshot: NodeSnapshot, link: LinkName, held: Iterable[Route]) -> Iterator[Finding]:
+    """Yield the routes of several next hops of which the mirror holds those by its link alone."""
+    table = snapshot.host.host_table(link)
+    legs: dict[Hashable, list[Route]] = {}
+    for route in snapshot.host.routes:
+        if route.weight and route.table == table:
+            legs.setdefault(route.slot, []).append(route)
+    taken: dict[Hashable, list[Route]] = {}
+    for route in held if legs else ():
+        taken.setdefault(replace(route, table=table).slot, []).append(route)
+    for slot in sorted(legs.keys() & taken.keys(), key=str):
+        hops = {one.hop for one in taken[slot]}
+        others = [leg for leg in legs[slot] if leg.hop not in hops]
+        if others:
+            text = (
+                f"the host has several next hops for {others[0].dst}; packets with an egress IP on {link} take "
+                f"{_shown(taken[slot])}, never {_shown(others)}"
+            )
+            yield Finding("SeveralHops", f"Node/{snapshot.node.name}", text, Severity.NOTE)
+
+
+def _shown(legs: Iterable[Route]) -> str:
+    return ", ".join(sorted(str(leg.hop) for leg in legs))

@@ -32,7 +32,7 @@ from outgate.model.net import (
 from outgate.model.nics import GatewayMode
 from outgate.model.routing import DEFAULT_ROUTING, Routing, Semantics, SnatScope, Stance
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.fib import Fib, Found, Table
+from outgate.plan.fib import Fib, Found, Table, together
 
 BRIDGE = LinkName("br-ex")
 MANAGEMENT_PORT = LinkName("ovn-k8s-mp0")
@@ -128,8 +128,8 @@ def hosting_nic(egress_ip: Address, facts: EgressNodeFacts) -> LinkName | None:
 
 def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = DEFAULT_ROUTING) -> tuple[Route, ...]:
     """Return what the table of a NIC has to hold under `auto`: the host's routes by that link (main's, or those of its
-    VRF), legs of several included, and discards; no default is made up, one that is said for the NIC is added where
-    there is none.
+    VRF), of several next hops those by it, and discards; no default is made up, one that is said for the NIC is added
+    where there is none.
     """
     table = table_of(host, link, OWN_TABLES.start)
     hosts = host.host_table(link)
@@ -143,7 +143,12 @@ def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = 
         hop = OnLink(link=link) if said.router is None else Via(address=said.router, link=link)
         if said.router is None or said.router.version == version:
             routes.append(Route(dst=_ANY[version], hop=hop, table=table))
-    return tuple(sorted(routes, key=str))
+    return tuple(sorted(together(one for one in together(routes) if not _is_refused(one)), key=str))
+
+
+def _is_refused(route: Route) -> bool:
+    """Whether the kernel takes no such leg: of several next hops of IPv6 each has a router, or is a nexthop object."""
+    return bool(route.weight) and route.dst.version == 6 and isinstance(route.hop, OnLink)
 
 
 def copied(host: HostTables, link: LinkName, version: int) -> tuple[Route, ...]:

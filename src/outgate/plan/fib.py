@@ -8,11 +8,11 @@ takes is the kernel's choice. Source: ip-rule(8), ip-route(8).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from outgate.model.host_table import HostTables
-from outgate.model.net import Address, Discard, LinkName, Mark, Route, Rule, TableId
+from outgate.model.net import Address, Discard, LinkName, Mark, NextHop, Route, Rule, TableId
 
 LOCAL = TableId(255)  # the machine's own addresses: not among the routes that are read
 
@@ -115,6 +115,22 @@ class Fib:
             if table is not None and legs and legs[0].hop is not Discard.THROW:
                 return Found(rule=rule, legs=legs, table=table, unsure=unsure)
         return Found(unsure=unsure)
+
+
+def together(routes: Iterable[Route]) -> list[Route]:
+    """Return routes as a table can hold them alone: legs of one slot have weights, one that is alone there has none.
+
+    Where one route of a slot discards, it is the only one: the kernel has either, and less is let through that way.
+    """
+    slots: dict[Hashable, dict[NextHop, Route]] = {}
+    for route in routes:
+        slots.setdefault(route.slot, {})[route.hop] = route
+    found: list[Route] = []
+    for by_hop in slots.values():
+        legs = sorted((leg for hop, leg in by_hop.items() if isinstance(hop, Discard)), key=str)[:1] or by_hop.values()
+        is_alone = len(legs) == 1
+        found += [leg if bool(leg.weight) != is_alone else replace(leg, weight=0 if is_alone else 1) for leg in legs]
+    return found
 
 
 def _matches(rule: Rule, source: Address, destination: Address, incoming: LinkName | None) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from outgate.model.net import Address, LinkName, NextHop, Route, Rule, Setting, TenantLink
+from outgate.model.net import Address, LinkName, NextHop, Rule, Setting, TenantLink
 from outgate.model.state import Reading
 from outgate.systems.kernel import uapi
 from outgate.systems.kernel.messages import IFINFOMSG
@@ -19,6 +19,7 @@ from outgate.systems.kernel.parse import (
     SeenAddress,
     SeenLink,
     SeenNexthop,
+    SeenRoute,
     parse_link,
     without_counters,
 )
@@ -73,7 +74,7 @@ class Cache:
     links: Shelf[SeenLink] = field(default_factory=Shelf)
     addresses: Shelf[SeenAddress] = field(default_factory=Shelf)
     nexthops: Shelf[SeenNexthop] = field(default_factory=Shelf)
-    routes: dict[int, Shelf[Route | tuple[Route, ...]]] = field(default_factory=lambda: {4: Shelf(), 6: Shelf()})
+    routes: dict[int, Shelf[SeenRoute]] = field(default_factory=lambda: {4: Shelf(), 6: Shelf()})
     rules: Shelf[tuple[bool, Rule] | None] = field(default_factory=Shelf)
     settings_of_all: dict[Setting, int] = field(default_factory=dict)  # those of the pseudo link `all`
     names: Names = field(default_factory=lambda: Names(links={}))

@@ -32,6 +32,7 @@ IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, ifin
 RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 RULE_HEADER = struct.Struct("=BBBBBxxBI")  # family, dst length, src length, tos, table, action, flags
 NHMSG = struct.Struct("=BBBxI")  # family, scope, protocol, flags
+RTNEXTHOP = struct.Struct("=HBBi")  # of a leg: length with its attributes, flags, weight - 1, ifindex
 _NUMBER = struct.Struct("=HHI")  # length with this header, type, value
 _LIFETIMES = struct.Struct("=IIII")  # ifa_cacheinfo: preferred and valid lifetime in seconds, two time stamps
 
@@ -161,9 +162,11 @@ def delete_address(index: int, address: Address, prefix_len: int) -> bytes:
 
 
 def new_route(route: Route, hop: bytes, *, replace: bool = False) -> bytes:
-    """Add a route of ours into a free place, or replace the one of ours that stands there. `hop` is of `*_hop`."""
+    """Add a route of ours into a free place, or replace the one of ours that stands there. `hop` is of `*_hop`; where
+    it is of several, `route` is any of the legs.
+    """
     kind = ROUTE_TYPE[route.hop] if isinstance(route.hop, Discard) else uapi.RTN_UNICAST
-    on_link = not isinstance(route.hop, Via | Discard) and route.dst.version == 4
+    on_link = not isinstance(route.hop, Via | Discard) and route.dst.version == 4 and not route.weight
     scope = uapi.RT_SCOPE_LINK if on_link else uapi.RT_SCOPE_UNIVERSE
     flags = CREATE | (REPLACE if replace else EXCL)
     return pack(uapi.RTM_NEWROUTE, flags, _route(route, scope, kind) + hop)
@@ -176,13 +179,12 @@ def delete_route(route: Route) -> bytes:
 
 def link_hop(index: int, route: Route) -> bytes:
     """Return the attributes of a next hop that is spelled out in the route."""
-    out = _u32(uapi.RTA_OIF, index)
-    if not isinstance(route.hop, Via):
-        return out
-    gateway = route.hop.address
-    if gateway.version == route.dst.version:
-        return attr(uapi.RTA_GATEWAY, gateway.packed) + out
-    return attr(uapi.RTA_VIA, struct.pack("=H", FAMILY[gateway.version]) + gateway.packed) + out
+    return _gateway(route) + _u32(uapi.RTA_OIF, index)
+
+
+def several_hops(legs: Iterable[tuple[int, Route]]) -> bytes:
+    """Return the attribute of several next hops: legs of one route, each with the ifindex that it leaves by."""
+    return attr(uapi.RTA_MULTIPATH, b"".join(_leg(index, route) for index, route in legs))
 
 
 def object_hop(number: int) -> bytes:
@@ -251,6 +253,21 @@ def _route(route: Route, scope: int, kind: int) -> bytes:
     place = RTMSG.pack(FAMILY[dst.version], dst.prefixlen, 0, 0, _short(route.table), OWN_PROTOCOL, scope, kind, 0)
     target = attr(uapi.RTA_DST, dst.network_address.packed) if dst.prefixlen else b""
     return place + target + _u32(uapi.RTA_TABLE, route.table) + _u32(uapi.RTA_PRIORITY, route.metric)
+
+
+def _leg(index: int, route: Route) -> bytes:
+    gateway = _gateway(route)
+    return RTNEXTHOP.pack(RTNEXTHOP.size + len(gateway), 0, max(route.weight, 1) - 1, index) + gateway
+
+
+def _gateway(route: Route) -> bytes:
+    """Return the attribute of a leg's router; nothing for one on the link."""
+    if not isinstance(route.hop, Via):
+        return b""
+    gateway = route.hop.address
+    if gateway.version == route.dst.version:
+        return attr(uapi.RTA_GATEWAY, gateway.packed)
+    return attr(uapi.RTA_VIA, struct.pack("=H", FAMILY[gateway.version]) + gateway.packed)
 
 
 def _short(table: TableId) -> int:

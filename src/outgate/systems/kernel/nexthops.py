@@ -18,15 +18,17 @@ from outgate.model.net import OWN_PROTOCOL, NextHop, Route, Via
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.messages import delete_nexthop, new_nexthop
 from outgate.systems.kernel.outbox import Outbox
-from outgate.systems.kernel.parse import SeenNexthop
+from outgate.systems.kernel.parse import SeenNexthop, all_legs
 
 FIRST_NUMBER, LAST_NUMBER = 0x6F000000, 0x6FFFFFFF
 GATEWAYS = 64  # routes over more gateways than this use objects
 
 
 def prepare(outbox: Outbox, cache: Cache, routes: Iterable[Route]) -> dict[NextHop, int]:
-    """Return the objects that routes shall use, making those that are missing; other routes spell out their hop."""
-    wanted = {route.hop: route for route in routes if isinstance(route.hop, Via)}
+    """Return the objects that routes shall use, making those that are missing; other routes spell out their hop, and
+    those of several next hops always do.
+    """
+    wanted = {route.hop: route for route in routes if isinstance(route.hop, Via) and not route.weight}
     if not cache.has_nexthops or not wanted:
         return {}
     numbers: dict[NextHop, int] = {seen.hop: seen.number for seen in _ours(cache) if seen.hop is not None}
@@ -52,8 +54,7 @@ def sweep(outbox: Outbox, cache: Cache, dropped: frozenset[Route]) -> None:
     used: dict[int, NextHop] = {id(hop): hop for hop in cache.hops_made}
     for shelf in cache.routes.values():
         for found in shelf.values:
-            legs = (found,) if isinstance(found, Route) else found
-            used.update((id(leg.hop), leg.hop) for leg in legs if leg not in dropped)
+            used.update((id(leg.hop), leg.hop) for leg in all_legs(found) if leg not in dropped)
     in_use = set(used.values())
     unused = [seen for seen in ours if seen.hop not in in_use]
     if unused:

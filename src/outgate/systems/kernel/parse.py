@@ -7,11 +7,12 @@ allows any bytes in them, and what is no UTF-8 is spelled with backslashes, so t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
+from typing import TypeAlias
 
 from outgate.model.net import (
     MAIN,
@@ -41,17 +42,18 @@ from outgate.systems.kernel.messages import (
     NHMSG,
     ROUTE_TYPE,
     RTMSG,
+    RTNEXTHOP,
     RULE_ACTION,
     RULE_HEADER,
 )
 from outgate.systems.netlink import DumpInterrupted, spans
 
-SEVERAL = OnLink(link=LinkName("several"))  # next hop of a route of ours that somebody gave more legs: never wanted
 IPV6_PLACE = {
     Setting.FORWARDING6: uapi.DEVCONF_FORWARDING,
     Setting.ACCEPT_RA: uapi.DEVCONF_ACCEPT_RA,
     Setting.DISABLE_IPV6: uapi.DEVCONF_DISABLE_IPV6,
 }
+MOST_WEIGHT = 256  # of a leg, as a route spells it out
 UNUSABLE = uapi.IFA_F_TENTATIVE | uapi.IFA_F_DADFAILED
 _DISCARD = {kind: discard for discard, kind in ROUTE_TYPE.items()}
 _RULE_DISCARD = {action: discard for discard, action in RULE_ACTION.items()}
@@ -59,7 +61,6 @@ _ATTR = struct.Struct("=HH")  # length with this header, type
 _U32 = struct.Struct("=I")
 _U32_PAIR = struct.Struct("=II")
 _PORTS = struct.Struct("=HH")
-_RTNEXTHOP = struct.Struct("=HBBi")  # length with attributes, flags, weight - 1, ifindex
 _GROUP_LEG = struct.Struct("=IBBH")  # nexthop object, weight - 1, reserved
 
 
@@ -101,7 +102,17 @@ class SeenNexthop:
     number: int
     protocol: int
     hop: NextHop | None
-    group: tuple[int, ...] = ()
+    group: tuple[tuple[int, int], ...] = ()  # numbers of objects, each with its weight
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLegs:
+    """A route of ours that has several next hops."""
+
+    legs: tuple[Route, ...]
+
+
+SeenRoute: TypeAlias = Route | OwnLegs | tuple[Route, ...]  # one of ours, ours of several next hops, the legs of theirs
 
 
 @dataclass(slots=True)
@@ -217,7 +228,8 @@ def parse_nexthop(payload: bytes, names: Names) -> SeenNexthop:
     found = _attributes(payload, NHMSG.size)
     number = _number(found[uapi.NHA_ID])
     hop: NextHop | None = None
-    legs = tuple(leg for leg, _, _, _ in _GROUP_LEG.iter_unpack(found.get(uapi.NHA_GROUP, b"")))
+    group = found.get(uapi.NHA_GROUP, b"")
+    legs = tuple((leg, weight + 1) for leg, weight, _, _ in _GROUP_LEG.iter_unpack(group))
     if uapi.NHA_BLACKHOLE in found:
         hop = Discard.BLACKHOLE
     elif uapi.NHA_OIF in found:
@@ -225,12 +237,13 @@ def parse_nexthop(payload: bytes, names: Names) -> SeenNexthop:
     return SeenNexthop(number=number, protocol=protocol, hop=hop, group=legs)
 
 
-def parse_route(payload: bytes, names: Names, *, every_table: bool = False) -> Route | tuple[Route, ...]:
+def parse_route(payload: bytes, names: Names, *, every_table: bool = False) -> SeenRoute:
     """Return a route of ours, or the legs of a foreign one of the main table, or of every one (none: not ours).
 
-    Ours have our protocol, and our metric or a table of our own. Of foreign ones, those that forward or discard count.
+    Ours have our protocol, and our metric or a table of our own. Of foreign ones, those that forward or discard count,
+    unless they are for packets of one source or TOS alone, which the words of the model do not say.
     """
-    family, dst_len, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(payload)
+    family, dst_len, src_len, tos, table, protocol, _, kind, flags = RTMSG.unpack_from(payload)
     found = _attributes(payload, RTMSG.size)
     table = TableId(_number(found.get(uapi.RTA_TABLE)) or table)
     metric = _number(found.get(uapi.RTA_PRIORITY))
@@ -238,14 +251,26 @@ def parse_route(payload: bytes, names: Names, *, every_table: bool = False) -> R
     if (
         family not in (uapi.AF_INET, uapi.AF_INET6)
         or flags & uapi.RTM_F_CLONED
-        or not (ours or every_table or table == MAIN)
+        or not (ours or ((every_table or table == MAIN) and not src_len and not tos))
     ):
         return ()
     dst = _prefix(family, found.get(uapi.RTA_DST, b""), dst_len)
     hops = _legs(payload, kind, found, names)
-    if ours and hops:
-        return Route(dst=dst, hop=hops[0] if len(hops) == 1 else SEVERAL, table=table, metric=metric)
-    return tuple(Route(dst=dst, hop=hop, table=table, metric=metric) for hop in hops)
+    if len(hops) == 1:
+        route = Route(dst=dst, hop=hops[0][0], table=table, metric=metric)
+        return route if ours else (route,)
+    legs = tuple(Route(dst=dst, hop=hop, table=table, metric=metric, weight=weight) for hop, weight in hops)
+    return OwnLegs(legs) if ours and legs else legs
+
+
+def own_legs(seen: SeenRoute) -> tuple[Route, ...]:
+    """Return the legs of a route of ours; none of theirs."""
+    return (seen,) if isinstance(seen, Route) else seen.legs if isinstance(seen, OwnLegs) else ()
+
+
+def all_legs(seen: SeenRoute) -> tuple[Route, ...]:
+    """Return the legs of a route, whosever it is."""
+    return seen if isinstance(seen, tuple) else own_legs(seen)
 
 
 def parse_rule(payload: bytes) -> tuple[bool, Rule] | None:
@@ -280,32 +305,45 @@ def route_of(payload: bytes, names: Names) -> tuple[int, Route | None]:
         return kind, None
     dst = _prefix(family, found.get(uapi.RTA_DST, b""), dst_len)
     table = TableId(_number(found.get(uapi.RTA_TABLE)) or table)
-    return kind, Route(dst=dst, hop=hops[0], table=table, metric=_number(found.get(uapi.RTA_PRIORITY)))
+    return kind, Route(dst=dst, hop=hops[0][0], table=table, metric=_number(found.get(uapi.RTA_PRIORITY)))
 
 
-def _legs(payload: bytes, kind: int, found: Mapping[int, bytes], names: Names) -> tuple[NextHop, ...]:
-    """Return the next hops of a route; none for what neither forwards nor discards (local, broadcast)."""
+def _legs(payload: bytes, kind: int, found: Mapping[int, bytes], names: Names) -> tuple[tuple[NextHop, int], ...]:
+    """Return the next hops of a route, with their weights; none for what neither forwards nor discards (local,
+    broadcast).
+    """
     if kind in _DISCARD:
-        return (_DISCARD[kind],)
+        return ((_DISCARD[kind], 1),)
     if kind != uapi.RTN_UNICAST:
         return ()
     if uapi.RTA_MULTIPATH in found:
-        return tuple(_multipath(found[uapi.RTA_MULTIPATH], names))
+        return _weighed(_multipath(found[uapi.RTA_MULTIPATH], names))
     if uapi.RTA_OIF in found:
-        return (_hop(_gateway(found), _number(found[uapi.RTA_OIF]), names),)
+        return ((_hop(_gateway(found), _number(found[uapi.RTA_OIF]), names), 1),)
     # With net.ipv4.nexthop_compat_mode 0 a route says no more than the number of its object.
     names.indirect.add(payload)
     seen = names.objects.get(_number(found.get(uapi.RTA_NH_ID)))
-    members = (names.objects[leg] for leg in seen.group if leg in names.objects) if seen and seen.group else (seen,)
-    return tuple(member.hop for member in members if member is not None and member.hop is not None)
+    group = seen.group or ((seen.number, 1),) if seen is not None else ()
+    members = ((names.objects[number].hop, weight) for number, weight in group if number in names.objects)
+    return _weighed((hop, weight) for hop, weight in members if hop is not None)
 
 
-def _multipath(legs: bytes, names: Names) -> Iterator[NextHop]:
+def _multipath(legs: bytes, names: Names) -> Iterator[tuple[NextHop, int]]:
+    """Yield the legs that can be taken: not those by a link that is down."""
     at = 0
-    while at + _RTNEXTHOP.size <= len(legs):
-        size, _, _, index = _RTNEXTHOP.unpack_from(legs, at)
-        yield _hop(_gateway(_attributes(legs[at : at + size], _RTNEXTHOP.size)), index, names)
-        at += max(_RTNEXTHOP.size, (size + 3) & ~3)
+    while at + RTNEXTHOP.size <= len(legs):
+        size, flags, less_one, index = RTNEXTHOP.unpack_from(legs, at)
+        if not flags & uapi.RTNH_F_DEAD:
+            yield _hop(_gateway(_attributes(legs[at : at + size], RTNEXTHOP.size)), index, names), less_one + 1
+        at += max(RTNEXTHOP.size, (size + 3) & ~3)
+
+
+def _weighed(legs: Iterable[tuple[NextHop, int]]) -> tuple[tuple[NextHop, int], ...]:
+    """Return each next hop once: one that stands there twice has the weight of both."""
+    found: dict[NextHop, int] = {}
+    for hop, weight in legs:
+        found[hop] = min(found.get(hop, 0) + weight, MOST_WEIGHT)
+    return tuple(found.items())
 
 
 def _gateway(found: Mapping[int, bytes]) -> bytes:

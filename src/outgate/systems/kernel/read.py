@@ -38,6 +38,7 @@ from outgate.systems.kernel import sysctl, tenant, uapi
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.messages import DUMP_ADDRESSES, DUMP_LINKS, DUMP_NEXTHOPS, DUMP_ROUTES, DUMP_RULES
 from outgate.systems.kernel.parse import (
+    OwnLegs,
     SeenLink,
     parse_address,
     parse_link,
@@ -240,6 +241,8 @@ def _routes(cache: Cache, own_links: frozenset[LinkName]) -> tuple[list[Route], 
         for payload, found in zip(shelf.order, shelf.values, strict=True):
             if isinstance(found, Route):
                 ours.append(found)
+            elif isinstance(found, OwnLegs):
+                ours += found.legs
             elif found and not (payload[5] == uapi.RTPROT_KERNEL and _leads_to(found[0], own_links)):
                 theirs += found
     return ours, frozenset(theirs)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import partial
 
 from outgate.model.host_table import HostTables
 from outgate.model.net import Route
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.messages import DUMP_ROUTES
-from outgate.systems.kernel.parse import parse_route
+from outgate.systems.kernel.parse import all_legs, parse_route
 from outgate.systems.kernel.read import read
 from outgate.systems.kernel.uapi import NETLINK_ROUTE
 from outgate.systems.netlink import DumpInterrupted, NetlinkSocket, payloads
@@ -38,8 +39,9 @@ def _read(socket: NetlinkSocket) -> HostTables:
     parse = partial(parse_route, names=cache.names, every_table=True)
     routes: set[Route] = set()
     for request in DUMP_ROUTES.values():
+        slot: Hashable = None
         for datagram in socket.datagrams(request):
-            for payload in payloads(datagram):
-                found = parse(payload)
-                routes.update((found,) if isinstance(found, Route) else found)
+            for legs in (all_legs(parse(payload)) for payload in payloads(datagram)):
+                if legs and slot != (slot := legs[0].slot):  # of two in one slot the kernel takes the first
+                    routes.update(legs)
     return HostTables(links=facts.links, routes=frozenset(routes), rules=facts.rules, settings=facts.settings)

@@ -8,7 +8,7 @@ by one of ours replaces it, at the end of its run of resources.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import assert_never
@@ -16,11 +16,9 @@ from typing import assert_never
 from outgate.model.net import (
     ALL_LINKS,
     Address,
-    Discard,
     LinkAddress,
     LinkName,
     LinkSetting,
-    NextHop,
     Route,
     Rule,
     TenantLink,
@@ -28,7 +26,7 @@ from outgate.model.net import (
 from outgate.model.ovn import DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Failure, Resource
-from outgate.systems.kernel import messages, nexthops, sysctl
+from outgate.systems.kernel import messages, nexthops, routes, sysctl
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.links import drop_links, make_links
 from outgate.systems.kernel.outbox import Boundary, Outbox, Refused, no_boundary
@@ -85,9 +83,7 @@ def _runs(resources: Sequence[Resource]) -> Iterator[tuple[list[TenantLink], lis
 
 
 def _make(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
-    routes = [resource for resource in resources if isinstance(resource, Route)]
-    objects = nexthops.prepare(outbox, cache, routes)
-    cache.hops_made.update(route.hop for route in routes)
+    spelling = routes.spell(outbox, cache, [resource for resource in resources if isinstance(resource, Route)])
     held = _held(cache, resources)
     refused: list[Refused] = []
     for resource in resources:
@@ -101,27 +97,27 @@ def _make(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
             there = held.get((resource.link, resource.address), [])
             _put_at(outbox, cache, resource, partial(_address, address=resource.address, held=there))
         else:
-            _put(outbox, cache, resource, objects)
+            _put(outbox, cache, resource, spelling)
     refused += outbox.send("made")
-    again = _standing(cache, refused)
+    again = routes.standing(cache, refused)
     for refusal in refused:
         resource = refusal.resource
         if isinstance(resource, Route) and resource in again:
-            _put_route(outbox, cache, resource, objects, replace=True)
+            routes.put(outbox, cache, resource, spelling, replace=True)
         else:
             taken = _TAKEN.get(type(resource)) if refusal.errno == errno.EEXIST else None
-            outbox.fail(resource, f"{refusal.words}: {taken}" if taken else refusal.words)
+            routes.fail(outbox, resource, f"{refusal.words}: {taken}" if taken else refusal.words, spelling)
     for refusal in outbox.send("routes replaced"):
-        outbox.fail(refusal.resource, refusal.words)
+        routes.fail(outbox, refusal.resource, refusal.words, spelling)
 
 
-def _put(outbox: Outbox, cache: Cache, resource: Resource, objects: Mapping[NextHop, int]) -> None:
+def _put(outbox: Outbox, cache: Cache, resource: Resource, spelling: routes.Spelling) -> None:
     match resource:
         case LinkSetting(setting=setting, value=value):
             settings = messages.link_settings({setting: value})
             _put_at(outbox, cache, resource, lambda index: [messages.set_link(index, settings)])
         case Route():
-            _put_route(outbox, cache, resource, objects)
+            routes.put(outbox, cache, resource, spelling)
         case Rule():
             outbox.put(resource, messages.new_rule(resource))
         case (
@@ -151,20 +147,6 @@ def _put_at(
         outbox.put(resource, *requests(index))
 
 
-def _put_route(
-    outbox: Outbox, cache: Cache, route: Route, objects: Mapping[NextHop, int], *, replace: bool = False
-) -> None:
-    if isinstance(route.hop, Discard):
-        outbox.put(route, messages.new_route(route, b"", replace=replace))
-    elif route.hop in objects:
-        outbox.put(route, messages.new_route(route, messages.object_hop(objects[route.hop]), replace=replace))
-    elif route.hop.link in cache.indexes:
-        hop = messages.link_hop(cache.indexes[route.hop.link], route)
-        outbox.put(route, messages.new_route(route, hop, replace=replace))
-    else:
-        outbox.fail(route, f"there is no link {route.hop.link}")
-
-
 def _address(index: int, address: Address, held: Sequence[SeenAddress]) -> Iterator[bytes]:
     """Yield what turns the addresses of ours that stand there into the right one, without a gap where possible.
 
@@ -180,23 +162,9 @@ def _address(index: int, address: Address, held: Sequence[SeenAddress]) -> Itera
         yield from wrong
 
 
-def _standing(cache: Cache, refused: Sequence[Refused]) -> set[Route]:
-    """Return the refused routes whose place is taken by a route of ours."""
-    taken = [found.resource for found in refused if found.errno == errno.EEXIST and isinstance(found.resource, Route)]
-    if not taken:
-        return set()
-    destinations = {route.dst for route in taken}
-    standing = {
-        found.slot
-        for shelf in cache.routes.values()
-        for found in shelf.values
-        if isinstance(found, Route) and found.dst in destinations
-    }
-    return {route for route in taken if route.slot in standing}
-
-
 def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
     held = _held(cache, resources)
+    several = routes.by_first_leg(resource for resource in resources if isinstance(resource, Route))
     for resource in resources:
         match resource:
             case LinkAddress(link=link, address=address):
@@ -204,7 +172,8 @@ def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
                 for seen in held.get((link, address), []):
                     outbox.put(resource, messages.delete_address(index, address, seen.prefix_len))
             case Route():
-                outbox.put(resource, messages.delete_route(resource))
+                if not resource.weight or resource in several:
+                    outbox.put(resource, messages.delete_route(resource))
             case Rule():
                 outbox.put(resource, messages.delete_rule(resource))
             case LinkSetting():
