@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from outgate.lab.batch import configure
 from outgate.lab.namespace import Namespace
 from outgate.lab.ovn.addresses import Address, Prefix
-from outgate.model.net import Discard, LinkName, OnLink, Route, Via
-from outgate.model.routing import Routing, Semantics, Stance
-from outgate.plan.egress_ip import mirrored
+from outgate.model.net import Discard, LinkName, OnLink, Via
 from outgate.plan.fib import Fib, Found
 from outgate.systems.kernel.tables import read_tables
 
@@ -28,9 +26,6 @@ HOPS = {4: ("192.168.99.1", "192.168.99.2", "192.168.55.1"), 6: ("fd99::1", "fd9
 MANAGEMENT = LinkName("ovn-k8s-mp0")
 ROUTED: dict[int, Prefix] = {4: IPv4Network("203.0.0.0/12"), 6: IPv6Network("2001:db8::/32")}
 
-ETH1, MIRROR = LinkName("eth1"), 88
-OWN = Routing(semantics=Semantics.AUTO, stance=Stance.OWN)
-DISCARDED = frozenset({"blackhole", "prohibit"})  # `unreachable` also says that there is no route at all
 WORDS = {  # of errno(3), as the kernel answers for routes that discard, and for none
     "Invalid argument": "blackhole",
     "No route to host": "unreachable",
@@ -160,35 +155,6 @@ def test_every_look_up_is_the_kernels(host: Namespace, version: int, data: st.Da
             assert answer in ours(found), (destination, script, found)
     finally:
         _unload(host, loaded)
-
-
-@pytest.mark.parametrize("version", [4, 6])
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_mirror_forwards_on_its_link_as_the_main_table_does(
-    host: Namespace, version: int, data: st.DataObject
-) -> None:
-    main_alone = [line for line in data.draw(lines(version)) if "table 77" not in line and "rule" not in line]
-    loaded = _load(host, main_alone)
-    try:
-        with host.inside():
-            tables = read_tables()
-        destinations = around(host, version)
-        by_main = {one: kernels_answer(host, one) for one in destinations}
-        mirror = [_line(one) for one in mirrored(tables, ETH1, version, OWN)]
-        flag = "-6 " if version == 6 else ""
-        loaded += _load(host, [*mirror, f"{flag}rule add priority 90 from {PODS[version]} lookup {MIRROR}"])
-        for one in destinations:
-            if by_main[one].startswith("eth1 ") or by_main[one] in DISCARDED:
-                assert kernels_answer(host, one) == by_main[one], (one, main_alone, mirror)
-    finally:
-        _unload(host, loaded[::-1])
-
-
-def _line(route: Route) -> str:
-    """The line of `ip` that puts a route of a mirror into the table of this test."""
-    kind, hop = (f"{route.hop} ", "") if isinstance(route.hop, Discard) else ("", f" {route.hop}")
-    return f"route add {kind}{route.dst}{hop} metric {route.metric} table {MIRROR}"
 
 
 def _load(net: Namespace, script: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ Nexthop objects are not known there; `ip nexthop` is their oracle, in the storie
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -16,12 +17,23 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from outgate.model.errors import Unreachable
-from outgate.model.net import LinkName, Mac, Mark, Setting
+from outgate.model.net import LinkName, Mac, Mark, OnLink, Setting
 from outgate.systems.kernel import messages, uapi
-from outgate.systems.kernel.parse import IPV6_PLACE, Names, parse_link, parse_route, without_counters
+from outgate.systems.kernel.parse import IPV6_PLACE, Names, all_legs, parse_link, parse_route, without_counters
 from outgate.systems.netlink import HEADER_SIZE, attr
-from tests.kernel.machine import BLUE_HOP6, EGRESS, ENP1S0, GUARD, NODE1, NODE1_V6, Machine, machine_in_namespace
+from tests.kernel.machine import (
+    BLUE_HOP6,
+    EGRESS,
+    ENP1S0,
+    ENP7S0,
+    GUARD,
+    NODE1,
+    NODE1_V6,
+    Machine,
+    machine_in_namespace,
+)
 
+SEVERAL = (replace(NODE1, weight=3), replace(NODE1, weight=1, hop=OnLink(link=ENP7S0)))
 ATTRIBUTES = {"IFLA_": ifinfmsg, "IFA_": ifaddrmsg, "RTA_": rtmsg, "FRA_": fibmsg}
 NESTED = ("IFLA_INET", "IFLA_MACVLAN", "IFLA_VRF", "IFA_F_")  # numbers of their own
 STRANGE = {"RTM_NEWNEXTHOP", "RTM_DELNEXTHOP", "RTM_GETNEXTHOP", "RTNLGRP_NEXTHOP", "RTA_NH_ID"}  # to pyroute2
@@ -96,12 +108,22 @@ def test_requests_mean_to_others_what_they_mean_to_us(
     assert {name: decoded.get_attr(name) for name in expected} == expected
 
 
+def test_legs_mean_to_others_what_they_mean_to_us() -> None:
+    decoded = rtmsg(messages.new_route(SEVERAL[0], messages.several_hops([(3, SEVERAL[0]), (4, SEVERAL[1])])))
+    decoded.decode()
+
+    first, second = decoded.get_attr("RTA_MULTIPATH")
+
+    assert (first["oif"], first["hops"], first["flags"], first.get_attr("RTA_GATEWAY")) == (3, 2, 0, "192.168.99.11")
+    assert (second["oif"], second["hops"], second["flags"], second.get_attr("RTA_GATEWAY")) == (4, 0, 0, None)
+
+
 def test_a_default_route_has_no_address_in_its_message() -> None:
     payload = messages.DUMP_ROUTES[4][HEADER_SIZE:]
     unicast = payload[:4] + bytes([254, 4, 0, uapi.RTN_UNICAST]) + payload[8:]
     found = parse_route(unicast + attr(uapi.RTA_OIF, b"\3\0\0\0"), Names(links={3: ENP1S0}))
 
-    assert [str(route) for route in (found if isinstance(found, tuple) else (found,))] == ["0.0.0.0/0 dev enp1s0"]
+    assert [str(route) for route in all_legs(found)] == ["0.0.0.0/0 dev enp1s0"]
 
 
 def test_a_message_that_breaks_off_is_an_answer_that_can_not_be_used() -> None:

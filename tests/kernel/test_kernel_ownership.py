@@ -106,6 +106,42 @@ def test_a_foreign_route_of_several_legs_is_one_route_per_leg(machine: Machine) 
         assert found == {via(leg) for leg in legs}
 
 
+def test_a_leg_by_a_link_that_is_down_is_no_way_out(machine: Machine) -> None:
+    machine.run(
+        "ip link set enp7s0 up; ip route add 10.128.13.0/24 nexthop via 192.168.99.66 nexthop via 192.168.55.66"
+    )
+    dst, near = ip_network("10.128.13.0/24"), via("192.168.99.66")
+
+    both = {route for route in machine.read().facts.routes if route.dst == dst}
+    machine.run("ip link set enp7s0 down")
+    left = {route for route in machine.read().facts.routes if route.dst == dst}
+
+    assert {(route.hop, route.weight) for route in both} == {
+        (near, 1),
+        (Via(address=ip_address("192.168.55.66"), link=ENP7S0), 1),
+    }
+    assert left == {Route(dst=dst, hop=near)}
+
+
+def test_a_next_hop_that_stands_there_twice_has_the_weight_of_both(machine: Machine) -> None:
+    hops = "nexthop via 192.168.99.66 weight 3 nexthop via 192.168.99.67 nexthop via 192.168.99.66 weight 4"
+    machine.run(f"ip route add 10.128.13.0/24 {hops}")
+
+    found = {route for route in machine.read().facts.routes if route.dst == ip_network("10.128.13.0/24")}
+
+    assert {(route.hop, route.weight) for route in found} == {(via("192.168.99.66"), 7), (via("192.168.99.67"), 1)}
+
+
+@pytest.mark.parametrize("more", ["tos 0x10 via 192.168.99.67", "from fd01:0:0:2::/64 via fd99::67"])
+def test_a_foreign_route_for_some_packets_alone_is_no_leg_of_the_one_beside_it(machine: Machine, more: str) -> None:
+    dst, hop = ("10.128.13.0/24", "192.168.99.66") if "tos" in more else ("fd01:0:0:d::/64", "fd99::66")
+    machine.run(f"ip route add {dst} via {hop}; ip route add {dst} {more}")
+
+    (found,) = [route for route in machine.read().facts.routes if route.dst == ip_network(dst)]
+
+    assert (found.hop, found.weight) == (via(hop), 0)
+
+
 def test_a_foreign_route_by_a_nexthop_object_shows_where_it_leads(machine: Machine) -> None:
     route = Route(dst=ip_network("10.128.12.0/24"), hop=via("192.168.99.66"))
 

@@ -262,6 +262,26 @@ def test_in_shared_mode_each_route_by_br_ex_becomes_a_policy_on_the_gateway_rout
     assert not any(isinstance(one, Element) for one in desired.wants)
 
 
+def test_several_next_hops_by_a_secondary_nic_are_mirrored_with_their_weights_and_others_are_named() -> None:
+    one = Assignment(egress_ip="far", address=ip_address("192.168.55.150"), pods=PODS)
+    first, second = via("192.168.55.1", ETH1), via("192.168.55.2", ETH1)
+
+    def legs(*hops: tuple[NextHop, int]) -> tuple[set[tuple[NextHop, int]], list[str]]:
+        more = {replace(route("198.18.0.0/15", hop), weight=weight) for hop, weight in hops}
+        host = replace(HOST, routes=HOST.routes | {route("192.168.55.0/24", OnLink(link=ETH1))} | more)
+        desired = plan(assignments=(one,), host=host)
+        routes = [each for each in desired.wants if isinstance(each, Route) and each.dst == ip_network("198.18.0.0/15")]
+        return {(each.hop, each.weight) for each in routes}, [each.text for each in desired.findings]
+
+    assert legs((first, 3), (second, 1)) == ({(first, 3), (second, 1)}, [])
+    found, (text,) = legs((first, 3), (via("192.168.99.2", BRIDGE), 1))
+    assert found == {(first, 0)}
+    assert text == (
+        "the host has several next hops for 198.18.0.0/15; packets with an egress IP on eth1 take "
+        "via 192.168.55.1 dev eth1, never via 192.168.99.2 dev br-ex"
+    )
+
+
 def test_an_egress_ip_on_a_secondary_nic_gets_a_table_of_its_own_and_no_row_in_ovn() -> None:
     one = Assignment(egress_ip="far", address=ip_address("192.168.55.150"), pods=PODS)
     host = replace(HOST, routes=HOST.routes | {route("192.168.55.0/24", OnLink(link=ETH1))})

@@ -129,12 +129,12 @@ def hosting_nic(egress_ip: Address, facts: EgressNodeFacts) -> LinkName | None:
 def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = DEFAULT_ROUTING) -> tuple[Route, ...]:
     """Return what the table of a NIC has to hold under `auto`: the host's routes by that link (main's, or those of its
     VRF), of several next hops those by it, and discards; no default is made up, one that is said for the NIC is added
-    where there is none.
+    where there is none. A throw is unreachable here: behind this table comes another one that leads to other NICs.
     """
     table = table_of(host, link, OWN_TABLES.start)
     hosts = host.host_table(link)
     routes = [
-        replace(one, table=table)
+        replace(one, table=table, hop=Discard.UNREACHABLE if one.hop is Discard.THROW else one.hop)
         for one in host.routes
         if one.table == hosts and one.dst.version == version and one.link in (link, None) and not one.is_of_link_alone
     ]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from outgate.model.net import (
     OWN_PROTOCOL,
+    OWN_TABLES,
     Address,
     Discard,
     LinkName,
@@ -169,7 +170,7 @@ def new_route(route: Route, hop: bytes, *, replace: bool = False) -> bytes:
     on_link = not isinstance(route.hop, Via | Discard) and route.dst.version == 4 and not route.weight
     scope = uapi.RT_SCOPE_LINK if on_link else uapi.RT_SCOPE_UNIVERSE
     flags = CREATE | (REPLACE if replace else EXCL)
-    return pack(uapi.RTM_NEWROUTE, flags, _route(route, scope, kind) + hop)
+    return pack(uapi.RTM_NEWROUTE, flags, _route(route, scope, kind, 0 if route.weight else _near(route)) + hop)
 
 
 def delete_route(route: Route) -> bytes:
@@ -248,16 +249,25 @@ def _alternative(kind: int, flags: int, index: int, name: str) -> bytes:
     return pack(kind, flags, place + nest(uapi.IFLA_PROP_LIST, attr(uapi.IFLA_ALT_IFNAME, name.encode() + b"\0")))
 
 
-def _route(route: Route, scope: int, kind: int) -> bytes:
+def _route(route: Route, scope: int, kind: int, flags: int = 0) -> bytes:
     dst = route.dst
-    place = RTMSG.pack(FAMILY[dst.version], dst.prefixlen, 0, 0, _short(route.table), OWN_PROTOCOL, scope, kind, 0)
+    place = RTMSG.pack(FAMILY[dst.version], dst.prefixlen, 0, 0, _short(route.table), OWN_PROTOCOL, scope, kind, flags)
     target = attr(uapi.RTA_DST, dst.network_address.packed) if dst.prefixlen else b""
     return place + target + _u32(uapi.RTA_TABLE, route.table) + _u32(uapi.RTA_PRIORITY, route.metric)
 
 
 def _leg(index: int, route: Route) -> bytes:
     gateway = _gateway(route)
-    return RTNEXTHOP.pack(RTNEXTHOP.size + len(gateway), 0, max(route.weight, 1) - 1, index) + gateway
+    return RTNEXTHOP.pack(RTNEXTHOP.size + len(gateway), _near(route), max(route.weight, 1) - 1, index) + gateway
+
+
+def _near(route: Route) -> int:
+    """Return the flag that has a router taken for one on its link, in a table that repeats what others have said.
+
+    The kernel has checked it there; here it would look for the way to it in a table that is not complete yet, and
+    refuse one that was said to be on the link (`onlink`).
+    """
+    return uapi.RTNH_F_ONLINK if isinstance(route.hop, Via) and route.table in OWN_TABLES else 0
 
 
 def _gateway(route: Route) -> bytes:

@@ -13,7 +13,9 @@ whose foreign routes are wanted as well, so two filtered dumps would carry most 
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from hashlib import blake2b
@@ -23,6 +25,7 @@ from outgate.model.net import (
     ALL_LINKS,
     MAIN,
     OWN_PROTOCOL,
+    OWN_TABLES,
     Address,
     Discard,
     HostAddress,
@@ -245,7 +248,18 @@ def _routes(cache: Cache, own_links: frozenset[LinkName]) -> tuple[list[Route], 
                 ours += found.legs
             elif found and not (payload[5] == uapi.RTPROT_KERNEL and _leads_to(found[0], own_links)):
                 theirs += found
-    return ours, frozenset(theirs)
+    return _side_by_side(ours), frozenset(theirs)
+
+
+def _side_by_side(ours: list[Route]) -> list[Route]:
+    """Return routes of ours with those as legs of one that somebody put into one slot of a table of ours, so that none
+    of them counts as the route that was wanted there.
+    """
+    entries = Counter(route.slot for route in ours if route.table in OWN_TABLES)
+    beside = {slot for slot, number in entries.items() if number > 1}
+    if not beside:
+        return ours
+    return [replace(one, weight=1) if not one.weight and one.slot in beside else one for one in ours]
 
 
 def _leads_to(route: Route, links: frozenset[LinkName]) -> bool:

@@ -8,7 +8,7 @@ written with all its legs, and dropped as one.
 
 from __future__ import annotations
 
-import errno
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from outgate.model.net import Discard, NextHop, Route
 from outgate.model.state import Resource
 from outgate.systems.kernel import messages, nexthops
 from outgate.systems.kernel.cache import Cache
-from outgate.systems.kernel.outbox import Outbox, Refused
+from outgate.systems.kernel.outbox import Outbox
 from outgate.systems.kernel.parse import own_legs
 
 
@@ -51,8 +51,10 @@ def by_first_leg(routes: Iterable[Route]) -> Mapping[Resource, Sequence[Route]]:
     return {legs[0]: legs for legs in by_slot.values()}
 
 
-def put(outbox: Outbox, cache: Cache, route: Route, spelling: Spelling, *, replace: bool = False) -> None:
-    """Let a route wait for its packet, unless the request of another leg says it."""
+def put(outbox: Outbox, cache: Cache, route: Route, spelling: Spelling, *, instead_of: int = 0) -> None:
+    """Let a route wait for its packet, unless the request of another leg says it. `instead_of` counts the entries of
+    ours that it takes the place of: the last one of them is replaced.
+    """
     if spelling.is_said(route):
         return
     legs = spelling.several.get(route, (route,))
@@ -60,7 +62,8 @@ def put(outbox: Outbox, cache: Cache, route: Route, spelling: Spelling, *, repla
     if gone:
         fail(outbox, route, f"there is no link {gone[0]}", spelling)
         return
-    outbox.put(route, messages.new_route(route, _hop(cache, legs, spelling), replace=replace))
+    outbox.put(route, *[messages.delete_route(route)] * (instead_of - 1))
+    outbox.put(route, messages.new_route(route, _hop(cache, legs, spelling), replace=instead_of > 0))
 
 
 def fail(outbox: Outbox, resource: Resource, words: str, spelling: Spelling) -> None:
@@ -69,20 +72,13 @@ def fail(outbox: Outbox, resource: Resource, words: str, spelling: Spelling) -> 
         outbox.fail(one, words)
 
 
-def standing(cache: Cache, refused: Sequence[Refused]) -> set[Resource]:
-    """Return the refused routes whose place is taken by a route of ours."""
-    taken = [found.resource for found in refused if found.errno == errno.EEXIST and isinstance(found.resource, Route)]
-    if not taken:
-        return set()
-    destinations = {route.dst for route in taken}
-    ours = {
-        leg.slot
-        for shelf in cache.routes.values()
-        for found in shelf.values
-        for leg in own_legs(found)
-        if leg.dst in destinations
-    }
-    return {route for route in taken if route.slot in ours}
+def standing(cache: Cache, resources: Iterable[Resource]) -> Counter[Hashable]:
+    """Return how many entries of ours stand in the slots of these routes: one, or more where somebody put others."""
+    slots = {one.slot for one in resources if isinstance(one, Route)}
+    if not slots:
+        return Counter()
+    entries = (own_legs(found)[:1] for shelf in cache.routes.values() for found in shelf.values)
+    return Counter(leg.slot for entry in entries for leg in entry if leg.slot in slots)
 
 
 def _hop(cache: Cache, legs: Sequence[Route], spelling: Spelling) -> bytes:

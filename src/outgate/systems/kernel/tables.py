@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from outgate.model.host_table import HostTables
@@ -39,9 +39,25 @@ def _read(socket: NetlinkSocket) -> HostTables:
     parse = partial(parse_route, names=cache.names, every_table=True)
     routes: set[Route] = set()
     for request in DUMP_ROUTES.values():
-        slot: Hashable = None
-        for datagram in socket.datagrams(request):
-            for legs in (all_legs(parse(payload)) for payload in payloads(datagram)):
-                if legs and slot != (slot := legs[0].slot):  # of two in one slot the kernel takes the first
-                    routes.update(legs)
+        found = (parse(payload) for datagram in socket.datagrams(request) for payload in payloads(datagram))
+        routes.update(_reachable(filter(None, map(all_legs, found))))
     return HostTables(links=facts.links, routes=frozenset(routes), rules=facts.rules, settings=facts.settings)
+
+
+def _reachable(dumped: Iterable[tuple[Route, ...]]) -> Iterator[Route]:
+    """Yield the legs of routes in the order of their dump, without those that no packet takes by their link.
+
+    Two entries in one slot are told one after the other (appended ones, or defaults that routers advertise on two
+    links), and the kernel goes by the first. The second is left for who asks about its link alone.
+    """
+    held: list[Route] = []
+    for legs in dumped:
+        if not held or held[0].slot != legs[0].slot:
+            held = list(legs)
+            yield from legs
+            continue
+        links = {one.link for one in held}
+        if None not in (*links, legs[0].link):  # behind one that discards nothing comes, nor does it behind others
+            more = [leg for leg in legs if leg.link not in links]
+            held += more
+            yield from more

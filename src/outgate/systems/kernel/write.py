@@ -99,11 +99,11 @@ def _make(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
         else:
             _put(outbox, cache, resource, spelling)
     refused += outbox.send("made")
-    again = routes.standing(cache, refused)
+    entries = routes.standing(cache, [found.resource for found in refused if found.errno == errno.EEXIST])
     for refusal in refused:
         resource = refusal.resource
-        if isinstance(resource, Route) and resource in again:
-            routes.put(outbox, cache, resource, spelling, replace=True)
+        if isinstance(resource, Route) and entries[resource.slot] and refusal.errno == errno.EEXIST:
+            routes.put(outbox, cache, resource, spelling, instead_of=entries[resource.slot])
         else:
             taken = _TAKEN.get(type(resource)) if refusal.errno == errno.EEXIST else None
             routes.fail(outbox, resource, f"{refusal.words}: {taken}" if taken else refusal.words, spelling)
@@ -165,6 +165,7 @@ def _address(index: int, address: Address, held: Sequence[SeenAddress]) -> Itera
 def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
     held = _held(cache, resources)
     several = routes.by_first_leg(resource for resource in resources if isinstance(resource, Route))
+    entries = routes.standing(cache, several)
     for resource in resources:
         match resource:
             case LinkAddress(link=link, address=address):
@@ -173,7 +174,7 @@ def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
                     outbox.put(resource, messages.delete_address(index, address, seen.prefix_len))
             case Route():
                 if not resource.weight or resource in several:
-                    outbox.put(resource, messages.delete_route(resource))
+                    outbox.put(resource, *[messages.delete_route(resource)] * (entries[resource.slot] or 1))
             case Rule():
                 outbox.put(resource, messages.delete_rule(resource))
             case LinkSetting():
