@@ -6,7 +6,9 @@ the partner 203.0.113.20 (2001:db8:113::20), by the other router of the primary 
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from itertools import product
@@ -14,15 +16,18 @@ from itertools import product
 import pytest
 
 from outgate.lab.agent import Held
+from outgate.lab.batch import configure
 from outgate.lab.outside import Server
 from outgate.lab.ovn.addresses import (
     BRIDGE,
     CLUSTER,
     CLUSTER_ROUTER,
+    MANAGEMENT_PORT,
     OTHER_ROUTER,
     OUTSIDE,
     PARTNER,
     PRIMARY_EGRESS,
+    SECONDARY,
     SECONDARY_EGRESS,
     SECONDARY_NIC,
     SECONDARY_ROUTER,
@@ -38,6 +43,7 @@ from tests.ovn.cluster import AUTO, assignments_of, role_on
 
 FAMILIES = (0, 1)
 DEFAULT = ("0.0.0.0/0", "::/0")
+SECOND_ROUTER: Pair = (SECONDARY[0][2], SECONDARY[1][2])  # beside the one of the secondary LAN
 REFUSING = "table inet site { chain forward { type filter hook forward priority 5; policy drop; }; }"
 HONOURED = replace(AUTO, honor_host_routes=True)
 
@@ -409,13 +415,56 @@ def test_a_secondary_nics_routes_are_followed_as_they_come_and_go_in_both_modes(
         role.round(wanted, local=is_local)
         assert near.agent.fetch(PARTNER[0], timeout_s=1).source is None
 
-        before = role.node.net.run(("ip", "rule")).stdout
-        assert "5998:" in before
+        in_mirror = ("ip", "route", "show", "table", mirror_of(lab))
+        assert "5998:" in role.node.net.run(("ip", "rule")).stdout
+        assert "blackhole" in role.node.net.run(in_mirror).stdout
         role.round((), local=is_local)
         assert "5998:" not in role.node.net.run(("ip", "rule")).stdout
-        assert role.node.net.run(("ip", "route", "show", "table", "6000003"), check=False).stdout == ""
+        assert role.node.net.run(in_mirror, check=False).stdout == ""
     assert set(lab.by_secondary.seen()) == set(SECONDARY_EGRESS)
     assert lab.by_default.seen() == {}
+
+
+def test_several_routers_of_a_secondary_nic_are_all_used_and_one_that_somebody_takes_away_comes_back(
+    lab: OvnLaboratory,
+) -> None:
+    pod, node = chosen(lab)[0], lab.node("n1")
+    Today(lab).assign_secondary(Assigned(pair=SECONDARY_EGRESS, node="n1", pods=(pod,)))
+    wanted = assignments_of(SECONDARY_EGRESS, (pod,))
+    configure({lab.ext: [f"addr add {one} dev eth1 nodad" for one in SECOND_ROUTER]})
+    for version, targets in ((4, PARTNER[0]), (6, PARTNER[1])):
+        node.net.sysctl(f"net/ipv{version}/fib_multipath_hash_policy", 1)  # by ports as well
+        hops = [f"nexthop via {pair[version == 6]} dev {SECONDARY_NIC}" for pair in (SECONDARY_ROUTER, SECOND_ROUTER)]
+        node.ip(f"route add {targets} {' '.join(hops)}")
+    with role_on(lab, "n1") as role:
+        assert role.round(wanted, local=False).converged
+        assert set(by_mirror(lab, PARTNER)) == {*map(str, SECONDARY_ROUTER), *map(str, SECOND_ROUTER)}
+        for _, family in product(range(8), FAMILIES):
+            assert pod.agent.fetch(PARTNER[family], timeout_s=5).source == SECONDARY_EGRESS[family]
+
+        for deed, target, router in zip(("replace", "del"), PARTNER, SECOND_ROUTER, strict=True):
+            node.ip(f"route {deed} {target} via {router} dev {SECONDARY_NIC} table {mirror_of(lab)} proto 111")
+        assert len(set(by_mirror(lab, PARTNER))) == 2, "one router of each family is gone"
+        assert role.round(wanted, local=False).converged
+        assert set(by_mirror(lab, PARTNER)) == {*map(str, SECONDARY_ROUTER), *map(str, SECOND_ROUTER)}
+        assert not role.round(wanted, local=False).changes
+    assert set(lab.by_secondary.seen()) == set(SECONDARY_EGRESS)
+
+
+def mirror_of(lab: OvnLaboratory) -> str:
+    """The number of the table that mirrors the first node's secondary NIC."""
+    (link,) = json.loads(lab.node("n1").net.run(("ip", "-j", "link", "show", SECONDARY_NIC)).stdout)
+    return str(6_000_000 + link["ifindex"])
+
+
+def by_mirror(lab: OvnLaboratory, targets: Pair) -> Iterator[str]:
+    """The routers by which the first node's host would send a pod's packets of 32 flows to each target."""
+    node = lab.node("n1")
+    for target, source in zip(targets, chosen(lab)[0].addresses, strict=True):
+        for port in range(30000, 30032):
+            flow = ("ipproto", "tcp", "sport", str(port), "dport", "80")
+            words = ("ip", "-j", "route", "get", str(target), "from", str(source), "iif", MANAGEMENT_PORT, *flow)
+            yield json.loads(node.net.run(words).stdout)[0]["gateway"]
 
 
 def test_in_shared_mode_the_gateway_router_honours_host_routes_for_pods_with_an_egress_ip_alone(
