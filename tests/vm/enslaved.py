@@ -21,7 +21,7 @@ from outgate.model.net import LinkName, Route, Rule, TableId
 from outgate.model.nics import GatewayMode
 from outgate.model.routing import Routing, Semantics
 from outgate.plan.assist_nic import plan_nics
-from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
+from outgate.plan.egress_ip import Networks, hosting_nic
 from outgate.plan.serving import served
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.read import read
@@ -117,7 +117,7 @@ def assist(node: Namespace) -> list[str]:
             host=host,
             assignments=(Assignment(egress_ip="prod", address=ip_address(EGRESS), pods=pods, routing=AUTO),),
         )
-        assert hosting_nic(ip_address(EGRESS), EgressNodeFacts.of(snapshot.node, host)) == ETH1
+        assert hosting_nic(ip_address(EGRESS), Networks.of(snapshot.node.primary, host)) == ETH1
         wants, findings = plan_nics(snapshot, served(snapshot), [ip_network("10.128.0.0/14")])
         actual = read(socket, cache).actual
         of_kernel = [one for one in wants if isinstance(one, Route | Rule)]  # nftables stands in no way here

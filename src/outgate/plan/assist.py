@@ -29,7 +29,7 @@ from outgate.model.state import Desired, Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.assist_nic import closed, plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
-from outgate.plan.fib import LOCAL
+from outgate.plan.fib import LOCAL, winning
 from outgate.plan.forwarding import accepting, refusing
 from outgate.plan.own import plan_own
 from outgate.plan.serving import CLUSTER_ROUTER, Served, gateway_router, management_ports, served, set_name
@@ -195,8 +195,7 @@ class _Family:
                 by_prefix.setdefault(route.dst, []).append(route)
         found = []
         for prefix, routes in sorted(by_prefix.items(), key=lambda item: str(item[0])):
-            lowest = min(route.metric for route in routes)
-            legs = tuple(sorted((route for route in routes if route.metric == lowest), key=str))
+            legs = winning(routes)
             hops = {leg.hop for leg in legs}
             if hops != self._of_router(prefix) and not any(lies_in(prefix, one) for one in inside):
                 found.append((prefix, legs))

@@ -21,7 +21,7 @@ from outgate.model.ruleset import Element
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, copied, mirrored, table_of
-from outgate.plan.host_table import best
+from outgate.plan.fib import best
 from outgate.plan.inbound import allowance_element
 from outgate.plan.serving import Served
 from outgate.plan.source_ranges import outermost

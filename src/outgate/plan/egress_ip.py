@@ -32,11 +32,31 @@ from outgate.model.net import (
 from outgate.model.nics import GatewayMode
 from outgate.model.routing import DEFAULT_ROUTING, Routing, Semantics, SnatScope, Stance
 from outgate.model.why import Because, Finding, Severity
-from outgate.plan.fib import Fib, Found, Table, together
+from outgate.plan.fib import Fib, Found, Table, best, together
 
 BRIDGE = LinkName("br-ex")
 MANAGEMENT_PORT = LinkName("ovn-k8s-mp0")
 _ANY = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """The networks that a node is in: those of the primary NIC, and routes to all that its NICs are connected to."""
+
+    primary: tuple[Prefix, ...]
+    connected: tuple[Route, ...]
+
+    @classmethod
+    def of(cls, primary: Iterable[Prefix], host: HostTables) -> Networks:
+        """Return them from what OVN-Kubernetes noted about the node and from its host's routes."""
+        connected = (
+            one
+            for one in host.routes
+            if isinstance(one.hop, OnLink)
+            and 0 < one.dst.prefixlen < one.dst.max_prefixlen
+            and one.table == host.host_table(one.hop.link)
+        )
+        return cls(primary=tuple(primary), connected=tuple(connected))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +69,14 @@ class EgressNodeFacts:
     node: Node
     host: HostTables
     fib: Fib
+    networks: Networks
     uplinks: frozenset[LinkName] = frozenset()
     made: dict[object, Table] = field(default_factory=dict, compare=False, repr=False)  # tables that were asked for
 
     @classmethod
     def of(cls, node: Node, host: HostTables) -> EgressNodeFacts:
         """Return the facts of a node, with its tables made searchable."""
-        return cls(node=node, host=host, fib=Fib(host))
+        return cls(node=node, host=host, fib=Fib(host), networks=Networks.of(node.primary, host))
 
     def table(self, link: LinkName, version: int, routing: Routing) -> Table:
         """Return a NIC's own table, searchable: as OVN-Kubernetes copies it, or as it ought to be. Made once."""
@@ -86,14 +107,14 @@ def decide(asked: Asked, facts: EgressNodeFacts, routing: Routing = DEFAULT_ROUT
         return decision
     held = facts.fib.table(route.table, version)
     if held is None or route not in held.find(asked.destination):
-        nic = hosting_nic(asked.egress_ip, facts)
+        nic = hosting_nic(asked.egress_ip, facts.networks)
         held = facts.table(nic, version, routing) if nic is not None else None
     return replace(decision, over=held.losers(asked.destination) if held is not None else ())
 
 
 def decide_alone(asked: Asked, facts: EgressNodeFacts, routing: Routing = DEFAULT_ROUTING) -> Decision:
     """Return the same without the routes that lost: finding those means to look at every route."""
-    nic = hosting_nic(asked.egress_ip, facts)
+    nic = hosting_nic(asked.egress_ip, facts.networks)
     legacy = routing.semantics is Semantics.LEGACY
     if nic is None:
         return _nowhere(asked, facts, legacy=legacy)
@@ -108,22 +129,14 @@ def decide_alone(asked: Asked, facts: EgressNodeFacts, routing: Routing = DEFAUL
     return _by_nic(asked, facts, nic, routing)
 
 
-def hosting_nic(egress_ip: Address, facts: EgressNodeFacts) -> LinkName | None:
+def hosting_nic(egress_ip: Address, networks: Networks) -> LinkName | None:
     """Return the NIC in whose network an egress IP lies: br-ex when the primary network holds it, else by the longest
     prefix among the host's own networks; None when no NIC has it.
     """
-    if any(egress_ip in network for network in _primary(facts, egress_ip.version)):
+    if any(egress_ip in network for network in networks.primary if network.version == egress_ip.version):
         return BRIDGE
-    connected = [
-        one
-        for one in facts.host.routes
-        if isinstance(one.hop, OnLink)
-        and 0 < one.dst.prefixlen < one.dst.max_prefixlen
-        and one.table == facts.host.host_table(one.hop.link)
-    ]
-    fitting = [one for one in connected if one.dst.version == egress_ip.version and egress_ip in one.dst]
-    best = max(fitting, key=lambda one: one.dst.prefixlen, default=None)
-    return best.hop.link if best is not None and isinstance(best.hop, OnLink) else None
+    hosting = best(networks.connected, egress_ip)
+    return hosting.link if hosting is not None else None
 
 
 def mirrored(host: HostTables, link: LinkName, version: int, routing: Routing = DEFAULT_ROUTING) -> tuple[Route, ...]:

@@ -10,7 +10,7 @@ from outgate.model.intent import EgressIP, Intent, Pod
 from outgate.model.net import Address
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
-from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
+from outgate.plan.egress_ip import Networks, hosting_nic
 from outgate.plan.ground import Ground, network_for
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
@@ -96,7 +96,7 @@ def _placement(view: ClusterView, address: Address, name: str) -> Placement:
     return Placement(
         address=address,
         node=name,
-        nic=hosting_nic(address, EgressNodeFacts.of(node, host)) if node is not None and host is not None else None,
+        nic=hosting_nic(address, Networks.of(node.primary, host)) if node is not None and host is not None else None,
         network=network_for(address, node) if node is not None else None,
     )
 

@@ -49,7 +49,7 @@ class Table:
         for route in self._routes:
             by_prefix.setdefault((int(route.dst.network_address), route.dst.prefixlen), []).append(route)
         winners = [
-            (first, first + (1 << (legs[0].dst.max_prefixlen - length)) - 1, _winning(legs))
+            (first, first + (1 << (legs[0].dst.max_prefixlen - length)) - 1, winning(legs))
             for (first, length), legs in sorted(by_prefix.items())
         ]
         self._starts, self._held = _flattened(winners)
@@ -70,8 +70,7 @@ class Table:
     def losers(self, destination: Address) -> tuple[Route, ...]:
         """Return the routes that match and lose, best first. It walks through all: for one question, not a million."""
         won = self.find(destination)
-        fitting = (route for route in self._routes if destination in route.dst and route not in won)
-        return tuple(sorted(fitting, key=lambda one: (-one.dst.prefixlen, one.metric, str(one.hop))))
+        return tuple(route for route in _ranked(self._routes, destination) if route not in won)
 
 
 class Fib:
@@ -117,6 +116,17 @@ class Fib:
         return Found(unsure=unsure)
 
 
+def best(routes: Iterable[Route], destination: Address) -> Route | None:
+    """Return the route that wins, the first leg of several. It walks through all: for few routes or one question."""
+    return next(iter(_ranked(routes, destination)), None)
+
+
+def winning(routes: Sequence[Route]) -> tuple[Route, ...]:
+    """Return the legs of the lowest metric, of the routes of one prefix."""
+    lowest = min(route.metric for route in routes)
+    return tuple(sorted((route for route in routes if route.metric == lowest), key=str))
+
+
 def together(routes: Iterable[Route]) -> list[Route]:
     """Return routes as a table can hold them alone: legs of one slot have weights, one that is alone there has none.
 
@@ -141,10 +151,10 @@ def _matches(rule: Rule, source: Address, destination: Address, incoming: LinkNa
     )
 
 
-def _winning(routes: Sequence[Route]) -> tuple[Route, ...]:
-    """Return the legs of the lowest metric."""
-    lowest = min(route.metric for route in routes)
-    return tuple(sorted((route for route in routes if route.metric == lowest), key=str))
+def _ranked(routes: Iterable[Route], destination: Address) -> list[Route]:
+    """Return the routes that match: by the longest prefix, then the lowest metric."""
+    fitting = (one for one in routes if one.dst.version == destination.version and destination in one.dst)
+    return sorted(fitting, key=lambda one: (-one.dst.prefixlen, one.metric, str(one)))
 
 
 def _first_of_each(starts: Sequence[int], shift: int) -> list[int]:

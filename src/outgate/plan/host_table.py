@@ -15,8 +15,10 @@ from ipaddress import ip_network
 
 from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, Compared, EgressTable, HostTables
 from outgate.model.intent import AssignedPod, Assignment, Condition, EgressNode
-from outgate.model.net import MAIN, Address, Discard, Link, LinkName, OnLink, Prefix, Route, TableId
+from outgate.model.net import MAIN, Address, Discard, Link, LinkName, Prefix, Route, TableId
 from outgate.model.why import Finding, Severity
+from outgate.plan.egress_ip import BRIDGE, Networks, hosting_nic, table_of
+from outgate.plan.fib import best, together
 
 TABLES_AGREE, ROUTES_FOLLOWED, ROWS_AGREE = "TablesAgree", "HostRoutesFollowed", "RowsAgree"
 _WELL = {
@@ -57,23 +59,18 @@ def unserved(host: HostTables, node: EgressNode, primary: Iterable[Prefix]) -> t
     """Return which rules this node lacks, and which it has too many, for the egress IPs on its secondary NICs. Those in
     a network of the primary NIC are OVN's business, not the host's.
     """
-    networks = [
-        one
-        for one in host.routes
-        if isinstance(one.hop, OnLink) and one.dst.prefixlen and one.table == host.host_table(one.hop.link)
-    ]
+    networks = Networks.of(primary, host)
     standing = {(one.src, one.action) for one in host.rules if one.priority == EGRESS_IP_PRIORITY}
     wanted: dict[tuple[Prefix, TableId], tuple[Assignment, AssignedPod, LinkName]] = {}
     findings = []
     for assignment in node.assignments:
-        if any(assignment.address in network for network in primary if network.version == assignment.address.version):
+        link = hosting_nic(assignment.address, networks)
+        if link == BRIDGE:
             continue
-        hosting = best(networks, assignment.address)
-        link = hosting.link if hosting is not None else None
         if link is None or link not in host.links:
             findings.append(_nowhere(assignment))
             continue
-        table = TableId(FIRST_TABLE + host.links[link].index)
+        table = table_of(host, link)
         wanted |= {
             (ip_network(address), table): (assignment, pod, link)
             for pod in assignment.pods
@@ -121,12 +118,6 @@ def _without_rule(assignment: Assignment, pod: AssignedPod, link: LinkName, tabl
 def _of_nobody(source: Prefix | None, table: object) -> Finding:
     text = f"a rule sends packets from {source} to table {table}, and no egress IP of this node serves such a pod"
     return Finding("RuleOfNobody", f"table {table}", text, Severity.WARNING, _COPY_AGAIN)
-
-
-def best(routes: Iterable[Route], destination: Address) -> Route | None:
-    """Return the route that wins for a destination: the longest prefix, then the lowest metric, as in the kernel."""
-    fitting = [one for one in routes if one.dst.version == destination.version and destination in one.dst]
-    return min(fitting, key=lambda one: (-one.dst.prefixlen, one.metric, str(one.hop)), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +176,8 @@ def _compare(link: LinkName, table: TableId, held: list[Route], main: list[Route
         yield Finding("TableEmpty", about, text, Severity.WARNING, _COPY_AGAIN)
         return
     legs = Counter(one.slot for one in main)
-    kept = {_copied(one, table) for one in main if one.link == link and not one.is_of_link_alone}
+    by_link = (one for one in main if one.link == link)
+    kept = {_copied(one, table) for one in together(by_link) if not one.is_of_link_alone}
     for route in sorted(kept - set(held), key=str):
         yield _missing(about, link, route, held, several=legs[_copied(route, MAIN).slot] > 1)
     for route in sorted(set(held) - kept, key=str):

@@ -16,7 +16,7 @@ from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.host_table import EGRESS_IP_PRIORITY
 from outgate.model.intent import AssignedPod, Assignment, Node
 from outgate.model.net import Address, Discard, LinkName, Prefix, TableId
-from outgate.plan.egress_ip import BRIDGE, EgressNodeFacts, hosting_nic, table_of
+from outgate.plan.egress_ip import BRIDGE, Networks, hosting_nic, table_of
 
 CLUSTER_ROUTER = "ovn_cluster_router"
 
@@ -37,11 +37,11 @@ def served(snapshot: NodeSnapshot) -> tuple[Served, ...]:
 
 
 def _served(snapshot: NodeSnapshot) -> Iterator[Served]:
-    facts = EgressNodeFacts.of(snapshot.node, snapshot.host)
+    networks = Networks.of(snapshot.node.primary, snapshot.host)
     done = _Done.of(snapshot)
     taken: set[Address] = set()
     for one in sorted(snapshot.assignments, key=lambda one: (one.egress_ip, str(one.address))):
-        link = hosting_nic(one.address, facts)
+        link = hosting_nic(one.address, networks)
         for pod in one.pods:
             for address in pod.addresses:
                 candidate = Served(address, one, pod, link)

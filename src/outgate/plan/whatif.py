@@ -155,7 +155,7 @@ class _Node:
     def _of_pods(self, egress_ip: EgressIP, address: Address, pods: list[Address], *, is_here: bool) -> Iterator[Shift]:
         """Yield a shift for each group of ranges that fare alike. Which do is the same for all addresses on one NIC."""
         routings = (self.routing or self.settings[egress_ip.name], self.other or self.settings[egress_ip.name])
-        key = (hosting_nic(address, self.before), is_here, address.version, routings)
+        key = (hosting_nic(address, self.before.networks), is_here, address.version, routings)
         asked = Asked(egress_ip=address, pod=pods[0], pod_is_here=is_here, destination=address)
         if key not in self.groups:
             by_way: dict[object, list[tuple[Prefix, Address]]] = {}
