@@ -1,9 +1,9 @@
 """The nftables table that OVN-Kubernetes keeps on a node: masquerade in local gateway mode, SNAT for secondary NICs.
 
 Chains, hooks and priorities are those of go-controller/pkg/node (2026), but for one: the masquerade stands a step later
-here, because which of two chains of one priority comes first is the kernel's choice, and there it is the SNAT. The mark
-by which OVN tells the guard whose packets are an egress IP's does not reach the kernel from a switch in user space; the
-guard is there all the same.
+here, because which of two chains of one priority comes first is the kernel's choice, and there it is the SNAT. OVN's
+marks, which tell whose packets are an egress IP's, do not reach the kernel from a switch in user space; what hangs on
+them is there all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from outgate.lab.ovn.addresses import CLUSTER, NodeAddresses
 
 TABLE = "inet ovn-kubernetes"
 SNAT4, SNAT6 = "egress-ip-snat-v4", "egress-ip-snat-v6"
-SECONDARY_MARK = 1009
+SECONDARY_MARK = 1009  # of packets with an egress IP of a secondary NIC
+TO_NODES_MARK = 1008  # of packets of pods with an egress IP to nodes, which keep the node's address
+MARKED_PRIORITY = 5999  # of the rule that takes those to the main table, ahead of the rules for secondary NICs
 
 _RULES = """
 table {table}
@@ -34,8 +36,16 @@ table {table} {{
     type nat hook postrouting priority srcnat + 1; policy accept;
 {masquerade}
   }}
+{connmark}
 }}
 """
+_CONNMARK = """
+  chain egress-ip-connmark {{
+    type filter hook prerouting priority mangle; policy accept;
+    meta mark 0 meta mark set ct mark
+    meta mark {to_nodes} ct mark set meta mark
+  }}
+"""  # answers get the mark of their flow back before their way is looked up
 _MASQUERADE = """
     ip daddr {cluster4} return
     ip6 daddr {cluster6} return
@@ -44,8 +54,8 @@ _MASQUERADE = """
 """
 
 
-def table(at: NodeAddresses, *, local: bool) -> str:
-    """Return the whole table of a node, for `nft -f`; its maps are empty."""
+def table(at: NodeAddresses, *, local: bool, egress_ip: bool = True) -> str:
+    """Return the whole table of a node, for `nft -f`; its maps are empty. `egress_ip` says whether the feature is on."""
     words = {"cluster4": CLUSTER[0], "cluster6": CLUSTER[1], "pods4": at.subnets[0], "pods6": at.subnets[1]}
     return _RULES.format(
         table=TABLE,
@@ -53,5 +63,6 @@ def table(at: NodeAddresses, *, local: bool) -> str:
         snat6=SNAT6,
         mark=SECONDARY_MARK,
         masquerade=_MASQUERADE.format(**words) if local else "",
+        connmark=_CONNMARK.format(to_nodes=TO_NODES_MARK) if local and egress_ip else "",
         **words,
     )

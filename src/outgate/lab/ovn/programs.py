@@ -78,7 +78,7 @@ class Programs:
         self._start("northd", "ovn-northd", *databases)
 
     def start_switch(self) -> None:
-        """Start the switch, in user space, and return when it has a control socket."""
+        """Start the switch and return when it has a control socket."""
         self._start("vswitchd", "ovs-vswitchd", f"unix:{self.place / 'ovs.sock'}")
         eventually((self.place / "vswitchd.ctl").exists, "ovs-vswitchd runs")
 

@@ -5,8 +5,8 @@
         pod.agent.fetch(addresses.OUTSIDE[0])    # seen there as n1's own address, as without an EgressIP
 
 It is up in about a second. What OVN-Kubernetes programs for an EgressIP is in `outgate.lab.ovn.today`. The switches
-run in user space, which this shape of kernel can carry; packet marks do not survive the way from there into the kernel,
-so that what depends on marks (user-defined networks) can not be shown here.
+run in user space, which any kernel can carry; packet marks do not survive the way from there into the kernel. Where
+the kernel has Open vSwitch's datapath (`Datapath.KERNEL`), they do, as on the nodes of a real cluster.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from outgate.lab.agent import Agent
@@ -44,6 +45,13 @@ table netdev lab_copies {
   }
 }
 """  # a switch in user space gets copies: without this the kernel would answer to every frame a second time
+
+
+class Datapath(Enum):
+    """What forwards a switch's packets, in Open vSwitch's own words."""
+
+    USER = "netdev"  # ovs-vswitchd itself
+    KERNEL = "system"  # the kernel's modules openvswitch and vport-geneve, which have to be loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,15 +91,23 @@ class OvnNode:
 class OvnLaboratory:
     """The cluster, live. It ends with the process that made it."""
 
-    def __init__(self, *, nodes: int = 2, pods: int = 2, local: bool = False, egress_ip: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int = 2,
+        pods: int = 2,
+        local: bool = False,
+        egress_ip: bool = True,
+        datapath: Datapath = Datapath.USER,
+    ) -> None:
         """Build it with so many nodes and pods on each; `local` is the gateway mode of all nodes, and `egress_ip` says
         whether OVN-Kubernetes' feature of that name is on.
 
         Raises:
             PermissionError: the process is not root.
         """
-        self._open = contextlib.ExitStack()
-        self._egress_ip = egress_ip
+        self._open, self._egress_ip, self._datapath = contextlib.ExitStack(), egress_ip, datapath
+        self._marking: set[str] = set()  # nodes whose packets to nodes go by a mark
         try:
             self._place = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="outgate-ovn-")))
             plans = [NodeAddresses(name=f"n{number + 1}", number=number) for number in range(nodes)]
@@ -147,7 +163,8 @@ class OvnLaboratory:
             if of in (None, node.name):
                 node.programs.nbctl(*northbound.subnet_routes(node.at, local=local, old=True))
                 node.programs.nbctl(*northbound.subnet_routes(node.at, local=local))
-                node.net.run(("nft", "-f", "-"), input=host.table(node.at, local=local))
+                node.net.run(("nft", "-f", "-"), input=host.table(node.at, local=local, egress_ip=self._egress_ip))
+                self._set_marks(node, marking=local and self._egress_ip)
         self.settle()
 
     def settle(self) -> None:
@@ -164,6 +181,15 @@ class OvnLaboratory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _set_marks(self, node: OvnNode, *, marking: bool) -> None:
+        """Let packets of pods with an egress IP to nodes, which bear a mark, go by the main table, or no more."""
+        if marking is not (node.name in self._marking):
+            verb = "add" if marking else "del"
+            rule = f"rule {verb} priority {host.MARKED_PRIORITY} fwmark {host.TO_NODES_MARK:#x} lookup main"
+            node.ip(rule, f"-6 {rule}")
+            node.net.sysctl("net/ipv4/conf/all/src_valid_mark", int(marking))
+            self._marking ^= {node.name}
 
     def _net(self, name: str, settings: Mapping[str, int]) -> Namespace:
         net = self._open.enter_context(Namespace(name))
@@ -205,7 +231,8 @@ class OvnLaboratory:
         configure(lines)
         configure({self.ext: _ext_lines(), **{pod.net: _pod_lines(pod, self.nodes[pod.node].at) for pod in self.pods}})
         configure({node.net: _nic_lines(node.at) for node in self.nodes.values()})
-        self._plain_checksums()
+        if self._datapath is Datapath.USER:
+            self._plain_checksums()
 
     def _plain_checksums(self) -> None:
         """Turn off what a kernel leaves to its NICs: a switch in user space sends frames as it gets them."""
@@ -244,7 +271,7 @@ class OvnLaboratory:
             node.programs.replace_flows(BRIDGE, bridge.flows(node.at, patch, egress_ip=self._egress_ip))
 
     def _start_switch(self, node: OvnNode) -> None:
-        node.programs.vsctl("--no-wait", *_switch_words(node))
+        node.programs.vsctl("--no-wait", *_switch_words(node, self._datapath.value))
         node.programs.start_switch()
         ports = [word for pod in node.pods for word in _port_words(pod)]
         node.programs.vsctl("--timeout=10", *_management_words(node), *ports)
@@ -265,7 +292,8 @@ class OvnLaboratory:
         )
         for link in (BRIDGE, MANAGEMENT_PORT, SECONDARY_NIC):
             node.net.sysctl(f"net/ipv4/conf/{link}/rp_filter", 0)
-        node.net.run(("nft", "-f", "-"), input=_COPY_GUARD)
+        if self._datapath is Datapath.USER:
+            node.net.run(("nft", "-f", "-"), input=_COPY_GUARD)
 
     def _join_zones(self, node: OvnNode, plans: Sequence[NodeAddresses]) -> None:
         """Bind the transit ports of other zones to their chassis, which nobody but OVN-Kubernetes does."""
@@ -332,16 +360,17 @@ def _nic_lines(at: NodeAddresses) -> list[str]:
     ]
 
 
-def _switch_words(node: OvnNode) -> Iterator[str]:
+def _switch_words(node: OvnNode, datapath: str) -> Iterator[str]:
     """Yield the arguments of ovs-vsctl that make the two bridges and tell ovn-controller what it is."""
-    at = node.at
+    at, kind = node.at, f"datapath_type={datapath}"
     yield from ("init", "--", "set", "Open_vSwitch", ".", f"external_ids:system-id={node.name}")
     yield f"external_ids:ovn-remote=unix:{node.programs.southbound}"
     yield from ("external_ids:ovn-encap-type=geneve", f"external_ids:ovn-encap-ip={at.primary[0]}")
-    yield from ("external_ids:ovn-bridge-datapath-type=netdev", f"external_ids:ovn-bridge-mappings=physnet:{BRIDGE}")
+    yield f"external_ids:ovn-bridge-datapath-type={datapath}"
+    yield f"external_ids:ovn-bridge-mappings=physnet:{BRIDGE}"
     yield from ("external_ids:ovn-monitor-all=true", "external_ids:ovn-is-interconn=true")
-    yield from ("--", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev", "fail_mode=secure")
-    yield from ("--", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev")
+    yield from ("--", "add-br", "br-int", "--", "set", "bridge", "br-int", kind, "fail_mode=secure")
+    yield from ("--", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, kind)
     yield f"other-config:hwaddr={mac_of(at.primary[0])}"
     yield from ("--", "add-port", BRIDGE, _UPLINK, "--", "set", "interface", _UPLINK)
     yield f"ofport_request={bridge.UPLINK_PORT}"
