@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 
 from outgate.model.firewall import Firewall
@@ -15,6 +15,33 @@ from outgate.model.nics import HostCidr
 from outgate.model.ovn import LogicalRoute, Policy, Snat
 from outgate.model.routing import Routing, Stance
 from outgate.model.why import Because, Finding
+
+
+class Row(StrEnum):
+    """A row of the decision tables in docs/egress-ip.md: T is today, R under `auto`."""
+
+    T1 = "T1"
+    T2 = "T2"
+    T3 = "T3"
+    T4 = "T4"
+    T5 = "T5"
+    T6 = "T6"
+    T7 = "T7"
+    T8 = "T8"
+    T9 = "T9"
+    T10 = "T10"
+    T11 = "T11"
+    R1 = "R1"
+    R2 = "R2"
+    R3 = "R3"
+    R3H = "R3h"
+    R4 = "R4"
+    R5 = "R5"
+    R6 = "R6"
+    R7 = "R7"
+    R8 = "R8"
+    R9 = "R9"
+    R11 = "R11"
 
 
 class Path(Enum):
@@ -79,14 +106,13 @@ class Offload:
 class Decision:
     """What becomes of packets of one pod, by one egress IP on one node, to one destination.
 
-    `row` names the row of the decision tables in docs/egress-ip.md. `hops` are the next hops, more than one where a
-    flow takes one of several; a Discard ends the packet, none means that there is no route. `link` is the one that it
-    leaves by, None when it does not leave or when hops differ in that. `source` is what the world sees; None: nothing
-    is translated to an egress IP. `table` is the host's route table that was asked, `route` the winner there and `over`
-    those that lost.
+    `hops` are the next hops, more than one where a flow takes one of several; a Discard ends the packet, none means
+    that there is no route. `link` is the one that it leaves by, None when it does not leave or when hops differ in
+    that. `source` is what the world sees; None: nothing is translated to an egress IP. `table` is the host's route
+    table that was asked, `route` the winner there and `over` those that lost.
     """
 
-    row: str
+    row: Row
     node: str
     path: Path
     link: LinkName | None

@@ -10,6 +10,7 @@ from outgate.model.net import MAIN, Address, Link, LinkName, Prefix, Route, Rule
 from outgate.model.why import Finding
 
 EGRESS_IP_PRIORITY = 6000  # of the rules that send a pod's packets to the table of its egress IP's NIC
+TO_NODES_PRIORITY = 5999  # of its rule for marked packets: those to other nodes, which keep to the main table
 FIRST_TABLE = 1000  # the table of a NIC is this and its ifindex
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
+from outgate.model.host_table import TO_NODES_PRIORITY
 from outgate.model.intent import Assignment
 from outgate.model.net import MAIN, OWN_TABLES, Address, Discard, LinkName, Prefix, Route, Rule
 from outgate.model.routing import Routing, Semantics
@@ -27,7 +28,6 @@ from outgate.plan.serving import Served
 from outgate.plan.source_ranges import outermost
 
 RULE, MARKED = 5998, 5997  # before OVN-Kubernetes' rules of 6000 and 5999
-_THEIR_MARKED = 5999
 _LAST_METRIC = 4278198272  # of the end of a table: behind every route that somebody makes
 _LEAST_METRIC = {4: 0, 6: 1024}  # what the kernel makes of no metric
 
@@ -108,10 +108,10 @@ def _marked(snapshot: NodeSnapshot, versions: Iterable[int]) -> Mapping[Resource
     """Want OVN-Kubernetes' rule for packets to nodes once more, before ours, where it has one."""
     wants: dict[Resource, Because] = {}
     for rule in snapshot.host.rules:
-        if rule.priority == _THEIR_MARKED and rule.mark is not None and rule.version in versions and not rule.more:
+        if rule.priority == TO_NODES_PRIORITY and rule.mark is not None and rule.version in versions and not rule.more:
             copy = Rule(priority=MARKED, version=rule.version, action=rule.action, mark=rule.mark, mask=rule.mask)
             wants[copy] = Because(
-                "assist/nic-marked", f"OVN-Kubernetes has it at {_THEIR_MARKED}, which comes after ours"
+                "assist/nic-marked", f"OVN-Kubernetes has it at {TO_NODES_PRIORITY}, which comes after ours"
             )
     return wants
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
-from outgate.model.egress_ip import Decision, Offload, Path, Place, PodNetwork
-from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, HostTables
+from outgate.model.egress_ip import Decision, Offload, Path, Place, PodNetwork, Row
+from outgate.model.host_table import EGRESS_IP_PRIORITY, FIRST_TABLE, TO_NODES_PRIORITY, HostTables
 from outgate.model.intent import Node
 from outgate.model.net import (
     MAIN,
@@ -125,7 +125,7 @@ def decide_alone(asked: Asked, facts: EgressNodeFacts, routing: Routing = DEFAUL
             return _by_gateway_router(asked, facts, _row_today(asked, facts))
         if facts.node.mode is GatewayMode.LOCAL:
             return _by_main(asked, facts, routing)
-        return _by_gateway_router(asked, facts, "R3h" if routing.honor_host_routes else "R3", routing)
+        return _by_gateway_router(asked, facts, Row.R3H if routing.honor_host_routes else Row.R3, routing)
     return _by_nic(asked, facts, nic, routing)
 
 
@@ -188,13 +188,13 @@ def table_of(host: HostTables, link: LinkName, first: int = FIRST_TABLE) -> Tabl
     return TableId(first + (host.links[link].index if link in host.links else 0))
 
 
-def _row_today(asked: Asked, facts: EgressNodeFacts) -> str:
+def _row_today(asked: Asked, facts: EgressNodeFacts) -> Row:
     if facts.node.mode is GatewayMode.LOCAL:
-        return "T3"
-    return "T1" if asked.pod_is_here else "T2"
+        return Row.T3
+    return Row.T1 if asked.pod_is_here else Row.T2
 
 
-def _by_gateway_router(asked: Asked, facts: EgressNodeFacts, row: str, routing: Routing | None = None) -> Decision:
+def _by_gateway_router(asked: Asked, facts: EgressNodeFacts, row: Row, routing: Routing | None = None) -> Decision:
     """Decide for a primary egress IP that stays in OVN: by the router's default, or by a host route honoured there."""
     default = _router_hops(asked, facts)
     host = facts.fib.find(asked.egress_ip, asked.destination, mark=None)
@@ -284,7 +284,7 @@ def _ignored(found: Found, facts: EgressNodeFacts, routing: Routing | None) -> F
 def _by_main(asked: Asked, facts: EgressNodeFacts, routing: Routing) -> Decision:
     """Decide for a primary egress IP in local gateway mode under `auto`: the host's rules and main table decide."""
     found = facts.fib.find(asked.pod, asked.destination, incoming=MANAGEMENT_PORT)
-    row = "R1" if asked.pod_is_here else "R2"
+    row = Row.R1 if asked.pod_is_here else Row.R2
     if routing.stance is not Stance.OWN and not _is_ignored(found, _router_hops(asked, facts)):
         same = Because(
             "assist", "the host would do the same as the gateway router, which therefore keeps these packets"
@@ -331,21 +331,21 @@ def _by_nic(asked: Asked, facts: EgressNodeFacts, nic: LinkName, routing: Routin
     is_local = facts.node.mode is GatewayMode.LOCAL
     table = table_of(facts.host, nic)
     if legacy:
-        row = "T8" if is_local else ("T6" if asked.pod_is_here else "T7")
-        row = "T10" if nic in facts.uplinks else row
+        row = Row.T8 if is_local else (Row.T6 if asked.pod_is_here else Row.T7)
+        row = Row.T10 if nic in facts.uplinks else row
         held = facts.fib.table(table, version) if _is_ruled(facts.host, asked.pod) else None
         routes = held if held is not None else facts.table(nic, version, routing)
         rule = "a copy of the NIC's routes, of when the EgressIP last changed"
     else:
         table = table_of(facts.host, nic, OWN_TABLES.start)
-        row = "R6" if is_local else ("R7" if nic in facts.uplinks else "R8")
+        row = Row.R6 if is_local else (Row.R7 if nic in facts.uplinks else Row.R8)
         routes = facts.table(nic, version, routing)
         rule = "a live mirror of the NIC's routes"
     legs = routes.find(asked.destination)
     found = Found(legs=legs, table=routes)
     why = [
         Because(
-            "interface", f"{asked.egress_ip} lies in the network of {nic}, which is no uplink of OVN: the host's path"
+            "interface", f"{asked.egress_ip} lies in the network of {nic}, not in that of {BRIDGE}: the host's path"
         ),
         Because("table", f"table {table} ({nic}) is asked: {rule}"),
     ]
@@ -398,17 +398,17 @@ def _user_defined(asked: Asked, facts: EgressNodeFacts, nic: LinkName, *, legacy
         text = f"{asked.egress_ip} is on {nic}, and a user-defined network can not use an egress IP on a secondary NIC"
         today = "; today its packets leave with the node's address although the status says assigned" if legacy else ""
         refusal = Finding("UserDefinedNetwork", about, text + today, Severity.REFUSAL, "use one of the primary network")
-        return _refused(asked, facts, "T9" if legacy else "R9", refusal, falls_through=legacy)
+        return _refused(asked, facts, Row.T9 if legacy else Row.R9, refusal, falls_through=legacy)
     if not legacy and facts.node.mode is GatewayMode.LOCAL:
         text = (
             "in local gateway mode the host can tell pods of user-defined networks apart by marks only: not supported"
         )
         fix = "keep semantics `legacy` for EgressIPs of user-defined networks"
         return _refused(
-            asked, facts, "R4", Finding("UserDefinedNetwork", about, text, Severity.REFUSAL, fix), falls_through=False
+            asked, facts, Row.R4, Finding("UserDefinedNetwork", about, text, Severity.REFUSAL, fix), falls_through=False
         )
     layer2 = asked.network is PodNetwork.LAYER2
-    row = "R5" if not legacy else ("T5" if layer2 else "T4")
+    row = Row.R5 if not legacy else (Row.T5 if layer2 else Row.T4)
     return Decision(
         row=row,
         node=facts.node.name,
@@ -427,10 +427,10 @@ def _nowhere(asked: Asked, facts: EgressNodeFacts, *, legacy: bool) -> Decision:
     text = f"no NIC of {facts.node.name} is in a network that holds {asked.egress_ip}"
     fix = "give a NIC of the node an address in that network, or assign the egress IP elsewhere"
     refusal = Finding("SourceNotOnLink", f"Node/{facts.node.name}", text, Severity.REFUSAL, fix)
-    return _refused(asked, facts, "T11" if legacy else "R11", refusal, falls_through=legacy)
+    return _refused(asked, facts, Row.T11 if legacy else Row.R11, refusal, falls_through=legacy)
 
 
-def _refused(asked: Asked, facts: EgressNodeFacts, row: str, why: Finding, *, falls_through: bool) -> Decision:
+def _refused(asked: Asked, facts: EgressNodeFacts, row: Row, why: Finding, *, falls_through: bool) -> Decision:
     """Return the decision to do nothing: packets leave as if the pod had no egress IP, or (`auto`) not at all."""
     default = _router_hops(asked, facts)
     return Decision(
@@ -462,6 +462,8 @@ def _hops_of(found: Found) -> tuple[NextHop, ...]:
 
 def _unsure(found: Found, facts: EgressNodeFacts) -> Iterable[Finding]:
     for rule in found.unsure:
+        if rule.priority == TO_NODES_PRIORITY:
+            continue  # OVN marks packets to nodes so, and these are not
         text = f"rule `{rule}` comes first, and whether it applies depends on more than addresses"
         yield Finding("RuleUnsure", f"Node/{facts.node.name}", text, Severity.NOTE)
 
