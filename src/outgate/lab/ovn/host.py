@@ -29,8 +29,8 @@ table {table} {{
   }}
   chain egress-ip-sec-filter {{
     type filter hook postrouting priority srcnat + 1; policy accept;
-    ip saddr {cluster4} meta mark {mark} drop
-    ip6 saddr {cluster6} meta mark {mark} drop
+    ip saddr {cluster4} meta mark {mark} counter drop
+    ip6 saddr {cluster6} meta mark {mark} counter drop
   }}
   chain local-gw-masquerade {{
     type nat hook postrouting priority srcnat + 1; policy accept;
@@ -55,7 +55,7 @@ _MASQUERADE = """
 
 
 def table(at: NodeAddresses, *, local: bool, egress_ip: bool = True) -> str:
-    """Return the whole table of a node, for `nft -f`; its maps are empty. `egress_ip` says whether the feature is on."""
+    """Return the whole table of a node, for `nft -f`, with empty maps. `egress_ip` says whether the feature is on."""
     words = {"cluster4": CLUSTER[0], "cluster6": CLUSTER[1], "pods4": at.subnets[0], "pods6": at.subnets[1]}
     return _RULES.format(
         table=TABLE,

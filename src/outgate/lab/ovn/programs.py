@@ -16,6 +16,7 @@ from outgate.lab.waiting import eventually
 
 _OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _OVN_SCHEMAS = Path("/usr/share/ovn")
+LIMIT_S = 60  # for what takes some milliseconds on a machine that has nothing else to do
 
 
 def missing() -> str:
@@ -56,17 +57,17 @@ class Programs:
             self._serve(name)
         for name in ("nb", "sb", "ovs"):
             socket = self.place / f"{name}.sock"
-            eventually(socket.exists, f"{socket} is there")
+            eventually(socket.exists, f"{socket} is there", within_s=LIMIT_S)
 
     def stop_northbound(self) -> None:
         """End the northbound database's server; what it holds is on the disk."""
         self.net.run(("ovs-appctl", "-t", str(self.place / "nb.ctl"), "exit"))
-        eventually(lambda: not (self.place / "nb.ctl").exists(), "the server has ended")
+        eventually(lambda: not (self.place / "nb.ctl").exists(), "the server has ended", within_s=LIMIT_S)
 
     def start_northbound(self) -> None:
         """Start it again; it answers when this returns."""
         self._serve("nb")
-        eventually((self.place / "nb.ctl").exists, "the server runs")
+        eventually((self.place / "nb.ctl").exists, "the server runs", within_s=LIMIT_S)
 
     def _serve(self, name: str) -> None:
         socket, database = self.place / f"{name}.sock", self.place / f"{name}.db"
@@ -80,7 +81,7 @@ class Programs:
     def start_switch(self) -> None:
         """Start the switch and return when it has a control socket."""
         self._start("vswitchd", "ovs-vswitchd", f"unix:{self.place / 'ovs.sock'}")
-        eventually((self.place / "vswitchd.ctl").exists, "ovs-vswitchd runs")
+        eventually((self.place / "vswitchd.ctl").exists, "ovs-vswitchd runs", within_s=LIMIT_S)
 
     def start_controller(self) -> None:
         """Start what turns the southbound database into flows of this node."""
@@ -111,7 +112,7 @@ class Programs:
 
     def settle(self) -> None:
         """Return once all chassis of the zone hold what the northbound database says."""
-        self.nbctl("--timeout=30", "--wait=hv", "sync")
+        self.nbctl(f"--timeout={LIMIT_S}", "--wait=hv", "sync")
 
     def _start(self, name: str, program: str, *arguments: str) -> None:
         environment = ("env", f"OVS_RUNDIR={self.place}", f"OVN_RUNDIR={self.place}", f"OVS_DBDIR={self.place}")

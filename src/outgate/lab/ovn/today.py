@@ -86,9 +86,9 @@ class Today:
 
     def _serve(self, pod: OvnPod) -> None:
         """Note a pod as served in the zones of all nodes, which keeps its talk to nodes apart."""
+        added = [("--", "add", "address_set", _served(one), "addresses", f'"{one}"') for one in pod.addresses]
         for node in self._lab.nodes.values():
-            for logical in pod.addresses:
-                node.programs.nbctl("add", "address_set", _served(logical), "addresses", f'"{logical}"')
+            node.programs.nbctl(*(word for command in added for word in command))
 
     def _reroute(self, node: OvnNode, pod: OvnPod, hops: Pair | None, *, mark: bool = False) -> None:
         words: list[str] = []

@@ -27,7 +27,7 @@ from outgate.lab.node import ENDPOINT
 from outgate.lab.outside import Server, SourceCounter
 from outgate.lab.ovn import addresses, bridge, host, northbound
 from outgate.lab.ovn.addresses import BRIDGE, MANAGEMENT_PORT, SECONDARY_NIC, NodeAddresses, Pair, mac_of
-from outgate.lab.ovn.programs import Programs
+from outgate.lab.ovn.programs import LIMIT_S, Programs
 from outgate.lab.waiting import eventually
 
 _UPLINK = "eth0"
@@ -267,14 +267,15 @@ class OvnLaboratory:
         for node in self.nodes.values():
             self._join_zones(node, plans)
         for node in self.nodes.values():
-            patch = eventually(functools.partial(_patch_of, node), f"{node.name} has the patch port of br-ex")
+            what = f"{node.name} has the patch port of br-ex"
+            patch = eventually(functools.partial(_patch_of, node), what, within_s=LIMIT_S)
             node.programs.replace_flows(BRIDGE, bridge.flows(node.at, patch, egress_ip=self._egress_ip))
 
     def _start_switch(self, node: OvnNode) -> None:
         node.programs.vsctl("--no-wait", *_switch_words(node, self._datapath.value))
         node.programs.start_switch()
         ports = [word for pod in node.pods for word in _port_words(pod)]
-        node.programs.vsctl("--timeout=10", *_management_words(node), *ports)
+        node.programs.vsctl(f"--timeout={LIMIT_S}", *_management_words(node), *ports)
         at = node.at
         node.ip(
             f"link set {BRIDGE} up",  # with a link-local address: from it a forwarder asks for neighbours
@@ -298,7 +299,7 @@ class OvnLaboratory:
     def _join_zones(self, node: OvnNode, plans: Sequence[NodeAddresses]) -> None:
         """Bind the transit ports of other zones to their chassis, which nobody but OVN-Kubernetes does."""
         programs = node.programs
-        programs.nbctl("--timeout=30", "--wait=sb", "sync")
+        programs.nbctl(f"--timeout={LIMIT_S}", "--wait=sb", "sync")
         for port, chassis in northbound.remote_ports(node.at, plans):
             uuid = programs.sbctl("--bare", "--columns=_uuid", "find", "chassis", f"name={chassis}").strip()
             programs.sbctl("set", "port_binding", port, f"chassis={uuid}")
