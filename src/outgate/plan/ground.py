@@ -55,7 +55,7 @@ def networks_of(node: Node) -> tuple[Prefix, ...]:
         one.network
         for one in node.host_cidrs
         if one.network.prefixlen < one.network.max_prefixlen and not one.network.is_link_local
-    }
+    } - {*node.primary}
     return (*node.primary, *sorted(others, key=lambda one: (-one.prefixlen, one.version, int(one.network_address))))
 
 
