@@ -262,9 +262,9 @@ class Owned:
         """Return our row in the slot of one, among those that its router or switch refers to."""
         match row:
             case Snat():
-                key: Hashable = (_NAT, _shown(row.inside))
+                key: Hashable = (_NAT, shown(row.inside))
             case LogicalRoute():
-                key = (_ROUTE, _shown(row.prefix), row.by_source)
+                key = (_ROUTE, shown(row.prefix), row.by_source)
             case Policy() | QosMark() | DropAcl():
                 key = (_TABLE[type(row)], row.priority, row.match)
             case _:
@@ -357,7 +357,7 @@ class Writing:
                     target.setdefault(row.set, set()).add(row.member)
         there = {row["name"]: uuid for uuid, row in self._rows[_SET].items() if OWNER in row["external_ids"]}
         for name in sorted({*came, *went}):
-            inserted, deleted = (sorted(map(_shown, some.get(name, ()))) for some in (came, went))
+            inserted, deleted = (sorted(map(shown, some.get(name, ()))) for some in (came, went))
             where = [["_uuid", "==", ["uuid", there.get(name, "")]]]
             if name not in there:
                 ids = ["map", [[OWNER, f"node:set:{name}"]]]
@@ -424,7 +424,7 @@ def _mark(mark: QosMark) -> Row:
 
 def _route(route: LogicalRoute) -> Row:
     return {
-        "ip_prefix": _shown(route.prefix),
+        "ip_prefix": shown(route.prefix),
         "nexthop": route.next_hop,
         "policy": ["set", ["src-ip"] if route.by_source else []],
         "output_port": ["set", [route.port] if route.port else []],
@@ -450,13 +450,13 @@ def _interfaces(networks: frozenset[str]) -> tuple[HostCidr, ...]:
 def _snat(snat: Snat) -> Row:
     return {
         "type": "snat",
-        "logical_ip": _shown(snat.inside),
+        "logical_ip": shown(snat.inside),
         "external_ip": str(snat.outside),
         "logical_port": ["set", [snat.port] if snat.port else []],
         "external_ids": ["map", [[OWNER, snat.owner]]],
     }
 
 
-def _shown(prefix: Prefix) -> str:
+def shown(prefix: Prefix) -> str:
     """Return a prefix as OVN-Kubernetes writes it: a single address without a length."""
     return str(prefix.network_address) if prefix.prefixlen == prefix.max_prefixlen else str(prefix)
