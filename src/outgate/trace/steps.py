@@ -51,6 +51,13 @@ class Place(Enum):
     SNAT = "snat"
     GUARD = "guard"
     LEAVING = "leaves"
+    # of a pod's packet before it comes to a host: through OVN
+    POD = "pod"
+    POLICY = "policy"
+    TUNNEL = "tunnel"
+    HOST = "host"
+    PLAN = "plan"  # what the plan says of a part that nobody asked
+    MTU = "MTU"
 
 
 class Verdict(Enum):
@@ -66,7 +73,7 @@ class Step:
     """One thing that happens to the packet.
 
     `resource` is what decided (ours or others'), `because` why it is wanted (None: not ours). `over` are the routes or
-    rules that matched too and lost, best first.
+    rules that matched too and lost, best first. `passed` are those that came first and did not match, each with why.
     """
 
     place: Place
@@ -75,6 +82,7 @@ class Step:
     because: Because | None = None
     resource: Resource | None = None
     over: tuple[Route | Rule, ...] = ()
+    passed: tuple[str, ...] = ()
 
 
 class Disposition(Enum):
