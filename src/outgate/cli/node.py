@@ -66,7 +66,8 @@ def flush(northbound: str) -> int:
 def snapshot(name: str, output: Path | None) -> None:
     """Write this node's links, routes, rules and settings as one file, for `outgate explain --nodes` elsewhere.
 
-    Run it in the node's network namespace, as a user without rights. Nothing is changed.
+    Run it in the node's network namespace. A user without rights is enough; with CAP_NET_ADMIN it also tells what
+    nftables translates, which `outgate trace` walks through. Nothing is changed.
     """
     from outgate.roles.egress_view import host_snapshot
 

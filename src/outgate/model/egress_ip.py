@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 
 from outgate.model.firewall import Firewall
-from outgate.model.host_table import HostTables
+from outgate.model.host_table import HostTables, Translations
 from outgate.model.intent import Assignment, Departure, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
 from outgate.model.nics import HostCidr
@@ -142,12 +142,14 @@ class Decision:
 class ClusterView:
     """What questions about EgressIP are answered from: the cluster's objects, and the hosts of nodes that are known.
 
-    `routing` is taken for all EgressIPs; None: each is routed as the cluster's EgressRoutings say.
+    `routing` is taken for all EgressIPs; None: each is routed as the cluster's EgressRoutings say. `translations` are those
+    of hosts whose nftables were read.
     """
 
     intent: Intent
     hosts: Mapping[str, HostTables]
     routing: Routing | None = None
+    translations: Mapping[str, Translations] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

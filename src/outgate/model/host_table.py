@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from outgate.model.firewall import SourceNat
 from outgate.model.net import MAIN, Address, Link, LinkName, Prefix, Route, Rule, Setting, TableId
+from outgate.model.ruleset import Element
 from outgate.model.why import Finding
 
 EGRESS_IP_PRIORITY = 6000  # of the rules that send a pod's packets to the table of its egress IP's NIC
@@ -29,6 +31,28 @@ class HostTables:
     def host_table(self, link: LinkName) -> TableId:
         """Return the table in which the host's own routes by a link stand: main, or that of its VRF."""
         return self.links[link].table if link in self.links else MAIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicSnat:
+    """An entry of OVN-Kubernetes' map on a node: packets of a pod that leave by a link get an egress IP."""
+
+    pod: Address
+    link: LinkName
+    address: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translations:
+    """What a node's host gives pods' packets as their source.
+
+    `elements` are those of outgate's table, None where there is none; `by_nic` OVN-Kubernetes' map; `others` the rules
+    of anybody else.
+    """
+
+    elements: frozenset[Element] | None = None
+    by_nic: frozenset[NicSnat] = frozenset()
+    others: tuple[SourceNat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +86,12 @@ class EgressTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSnapshot:
-    """One node's host at one moment (wall clock, seconds), to be asked about elsewhere."""
+    """One node's host at one moment (wall clock, seconds), to be asked about elsewhere.
+
+    `translations` are None where whoever took it had no right to read nftables.
+    """
 
     node: str
     taken_s: float
     host: HostTables
+    translations: Translations | None = None

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from outgate.model.egress_ip import ClusterView
-from outgate.model.errors import NotReady
-from outgate.model.host_table import HostSnapshot, HostTables
+from outgate.model.errors import NotReady, Refused
+from outgate.model.host_table import HostSnapshot, HostTables, Translations
 from outgate.model.intent import Intent
 from outgate.model.placement import Moved
 from outgate.model.routing import Routing
@@ -22,7 +22,11 @@ from outgate.sources.host_snapshot import snapshots, told_host, written
 from outgate.sources.kube.kinds import HISTORY, NODES_TOLD
 from outgate.sources.must_gather import SDN_KINDS, files_of, read_must_gather, root_of
 from outgate.sources.openshift_sdn import read_sdn
+from outgate.systems.iptables import read as firewalls
 from outgate.systems.kernel.tables import read_tables
+from outgate.systems.nft import read as nft
+from outgate.systems.nft.nic_snat import read_nic_snats
+from outgate.systems.nft.table import NODE, set_types
 from outgate.systems.statefile.documents import Documents
 
 NODES = "nodes"  # where snapshots are looked for beside the manifests
@@ -47,11 +51,14 @@ def view_of(options: ViewOptions, intent: Intent | None = None) -> ClusterView:
     beside = options.objects.manifests / NODES
     place = options.nodes or (beside if options.objects.kubeconfig is None and beside.is_dir() else None)
     hosts = _told(options.objects)
-    hosts |= {name: one.host for name, one in snapshots(place).items()} if place is not None else {}
+    files = snapshots(place) if place is not None else {}
+    hosts |= {name: one.host for name, one in files.items()}
+    known = {name: one.translations for name, one in files.items() if one.translations is not None}
     return ClusterView(
         intent=objects_of(options.objects) if intent is None else intent,
         hosts=MappingProxyType(hosts),
         routing=options.routing,
+        translations=MappingProxyType(known),
     )
 
 
@@ -104,10 +111,29 @@ def sdn_of(options: GatewayOptions) -> Sdn:
 
 
 def host_snapshot(node: str) -> bytes:
-    """Return the file that tells of this thread's network namespace.
+    """Return the file that tells of this thread's network namespace; of nftables only where there is the right to read.
 
     Raises:
         NotReady: the tables kept changing while they were read.
         Unreachable: netlink does not answer.
     """
-    return written(HostSnapshot(node=node, taken_s=time.time(), host=read_tables()))
+    try:
+        translations: Translations | None = read_translations()
+    except (Refused, NotReady):
+        translations = None
+    taken = HostSnapshot(node=node, taken_s=time.time(), host=read_tables(), translations=translations)
+    return written(taken)
+
+
+def read_translations() -> Translations:
+    """Return what gives packets their source, in this thread's network namespace.
+
+    Raises:
+        NotReady: nft is missing, or too old.
+        Refused: the right to read nftables is missing.
+        Unreachable: nft does not answer.
+    """
+    table = nft.read()
+    ours = frozenset(set_types(NODE))
+    elements = frozenset(one for one in table.elements if one.set in ours) if table.table is not None else None
+    return Translations(elements=elements, by_nic=read_nic_snats(), others=firewalls.read().nats)

@@ -88,7 +88,8 @@ def _consult(world: World, rule: Rule, asked: Ask) -> Found:
         return Found(rule=rule, local=here, broadcast=here is not None and here.address != asked.destination)
     live, lost = _routes_to(world, rule.action, asked.destination)
     if not live:
-        return Found(notes=() if rule.action in _READ else (_unread(rule, rule.action),))
+        was_read = world.whole or rule.action in _READ
+        return Found(notes=() if was_read else (_unread(rule, rule.action),))
     best, rivals = live[0], tuple(live[1:] + lost)
     if isinstance(best.hop, Discard):
         return Found(rule=rule, route=best, discard=best.hop, over=rivals) if best.hop is not Discard.THROW else Found()

@@ -159,7 +159,7 @@ def _route(way: _Way) -> Disposition | None:
     asked = Ask(source=packet.source, destination=packet.destination, incoming=packet.incoming, mark=way.mark)
     way.found = found = look_up(world, asked)
     way.steps += found.notes
-    asleep = "" if found.local is not None else _not_forwarding(world, packet)
+    asleep = "" if found.local is not None else not_forwarding(world, packet)
     if asleep and packet.source.version == 4:  # IPv4 gives up on other links' packets before it says why
         way.add(Place.FORWARDING, asleep, ends=True)
         return Disposition.DROPPED
@@ -241,7 +241,7 @@ def _reply(way: _Way) -> Reply:
     back.append(route_step(found, packet.source, world))
     leaving = link_of(found.route) or _LOOPBACK
     answer = Packet(source=packet.destination, destination=packet.source, incoming=link, mark=mark)
-    refusal = _not_forwarding(world, answer) or reverse_path_refuses(world, asked, link, leaving)
+    refusal = not_forwarding(world, answer) or reverse_path_refuses(world, asked, link, leaving)
     if refusal:
         return lost(Place.FORWARDING, refusal)
     passage = Passage(packet=answer, mark=mark, leaving=leaving)
@@ -274,7 +274,7 @@ def _discarded(world: World, found: Found) -> Step:
     return Step(place=place, text=text, verdict=Verdict.ENDS, because=because, resource=by, over=found.over)
 
 
-def _not_forwarding(world: World, packet: Packet) -> str:
+def not_forwarding(world: World, packet: Packet) -> str:
     """Return why the kernel does not forward for this link and family, empty when it does or when nobody read it."""
     if packet.source.version == 6:
         off = world.setting(ALL_LINKS, Setting.FORWARDING6) == 0

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TypeAlias
 
+from outgate.model.host_table import HostTables
 from outgate.model.net import (
     ALL_LINKS,
     MAIN,
@@ -50,7 +51,7 @@ class World:
 
     `rules` are sorted by priority; `routes` of one destination and table by metric. `table` is the table that is
     loaded, None when there is none (then `elements` are empty); `expected` the digest of the one that outgate renders,
-    empty when nobody said. `reasons` are those of the wanted resources.
+    empty when nobody said. `reasons` are those of the wanted resources. `whole`: the routes of every table were read.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -62,6 +63,7 @@ class World:
     table: Table | None = None
     expected: str = ""
     reasons: Mapping[Resource, Because] = field(default_factory=lambda: MappingProxyType({}))
+    whole: bool = False
 
     def element(self, name: str, *key: Part) -> Element | None:
         """Return the element of a set or map with exactly this key."""
@@ -113,6 +115,13 @@ def world_of_actual(
     can not know its rules. `reasons` (of the wanted resources) let the walk say why what it meets is there.
     """
     return _world(actual, facts, digest, reasons)
+
+
+def world_of_node(host: HostTables, elements: frozenset[Element] | None) -> World:
+    """Return the world of a cluster node, whose own addresses are not known; without elements it has no table."""
+    facts = Facts(links=host.links, routes=host.routes, rules=host.rules, settings=host.settings)
+    ours: set[Resource] = {Table(""), *elements} if elements is not None else set()
+    return replace(_world(ours, facts, "", MappingProxyType({})), whole=True)
 
 
 def _world(ours: Iterable[Resource], facts: Facts, digest: str, reasons: Mapping[Resource, Because]) -> World:
