@@ -1,4 +1,4 @@
-"""`outgate explain` and `outgate trace`: where a packet goes and why, by the plan and by what the kernel holds.
+"""`outgate explain`: where a packet goes and why, by the plan and by what the kernel holds.
 
 Where there is an EgressGateway, its tenants are meant; in a cluster without one, its EgressIPs.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from outgate.model.intent import Intent
     from outgate.trace.question import Question
 
-_EXITS = {"fine": FINE, "degraded": CHANGES, "unknown": FAILED}
+EXITS = {"fine": FINE, "degraded": CHANGES, "unknown": FAILED}
 
 
 @click.command()
@@ -43,16 +43,16 @@ def explain(options: GatewayOptions, routed: Routed, output: str, **asked: str) 
     from outgate.trace.question import parse_question
 
     question = parse_question(**asked)
-    intent = _intent(options)
+    intent = intent_of(options)
     if intent is not None and (routed.nodes is not None or not intent.gateways):
         return _by_egress_ip(options, routed, intent, question, output)
     seen = sight(options, intent)
     explanation = why(seen.snapshot, seen.desired, question, seen.actual)
     show(output, lambda: explanation_document(explanation), lambda: explanation_text(explanation, style()))
-    return _EXITS[explanation.standing.name.lower()]
+    return EXITS[explanation.standing.name.lower()]
 
 
-def _intent(options: GatewayOptions) -> Intent | None:
+def intent_of(options: GatewayOptions) -> Intent | None:
     """Return what is asked for of this machine or cluster; None where a bundle tells."""
     if options.bundle is not None:
         return None
@@ -72,35 +72,3 @@ def _by_egress_ip(options: GatewayOptions, routed: Routed, intent: Intent, quest
     found = explain_pod(view, str(question.subject), question.to.address)
     show(output, lambda: egress_document(found), lambda: egress_text(found, style()))
     return FAILED if not found.known else FINE if found.is_well else CHANGES
-
-
-@click.command()
-@click.argument("subject", metavar="NAMESPACE/POD")
-@click.option("--to", required=True, metavar="IP[:PORT][/PROTO]", help="Where the packet wants to go.")
-@click.option("--by", default="", metavar="NEXT-HOP", help="Take this next hop for granted.")
-@format_option
-@sight_options
-def trace(options: GatewayOptions, subject: str, to: str, by: str, output: str) -> int:
-    """Walk one packet through the plan and through what the kernel holds, step by step.
-
-    Exit 0 when it leaves as wanted, 1 when it does not leave or the kernel does otherwise, 2 when nobody knows the pod.
-    """
-    from outgate.report.explanation import explanation_document
-    from outgate.report.trace import trace_text
-    from outgate.trace.explain import explain as why
-    from outgate.trace.question import parse_question
-
-    question = parse_question(subject, to, by)
-    seen = sight(options)
-    explanation = why(seen.snapshot, seen.desired, question, seen.actual)
-
-    def text() -> str:
-        if not explanation.answers:
-            return explanation.headline
-        parts = [
-            f"{answer.headline}\n{trace_text(answer.wanted, answer.actual, style())}" for answer in explanation.answers
-        ]
-        return "\n\n".join(parts)
-
-    show(output, lambda: explanation_document(explanation), text)
-    return _EXITS[explanation.standing.name.lower()]

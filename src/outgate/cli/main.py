@@ -25,7 +25,7 @@ _COMMANDS = {
     "whatif": ("outgate.cli.whatif:whatif", "Say what changes if EgressIPs are routed another way."),
     "migrate": ("outgate.cli.migrate:migrate", "Prepare a migration from openshift-sdn, or to another setting."),
     "explain": ("outgate.cli.explain:explain", "Say where a pod's packet goes, and why."),
-    "trace": ("outgate.cli.explain:trace", "Walk a packet through the plan and through the kernel."),
+    "trace": ("outgate.cli.trace:trace", "Walk a packet through the plan, through OVN and through the kernel."),
     "doctor": ("outgate.cli.doctor:doctor", "Look for what would break or leak, and say how to mend it."),
     "bundle": ("outgate.cli.bundle:bundle", "Write a redacted support bundle that explain and trace can read."),
     "lint": ("outgate.cli.lint:lint", "Check manifests without touching anything."),

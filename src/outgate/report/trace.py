@@ -53,13 +53,13 @@ def ending_tone(trace: Trace) -> Tone:
 
 def step_rows(trace: Trace) -> list[Row]:
     """Return the steps of a walk and of its answer's, numbered."""
-    rows = [_row(step, number) for number, step in enumerate(trace.steps, 1)]
+    rows = [step_row(step, number) for number, step in enumerate(trace.steps, 1)]
     if trace.reply is not None:
         lost = "" if trace.reply.returns else "are lost: "
         tone = Tone.PLAIN if trace.reply.returns else Tone.BAD
         said = trace.reply.reason.removeprefix("answers ")
         rows.append(["", Cell("answers", Tone.STRONG), Cell(lost + said, tone)])
-        rows += [_row(step, number) for number, step in enumerate(trace.reply.steps, len(trace.steps) + 1)]
+        rows += [step_row(step, number) for number, step in enumerate(trace.reply.steps, len(trace.steps) + 1)]
     return rows
 
 
@@ -90,7 +90,8 @@ def plain_trace(trace: Trace) -> Plain:
     return {**plain, "disposition": trace.disposition.name, **derived}
 
 
-def _row(step: Step, number: int) -> Row:
+def step_row(step: Step, number: int) -> Row:
+    """Return a step as a row: its number, its place, and what happens there, with its reason."""
     tone = {Verdict.ENDS: Tone.BAD, Verdict.UNSURE: Tone.WARN}.get(step.verdict, Tone.PLAIN)
     doubt = "not sure: " if step.verdict is Verdict.UNSURE else ""
     text = f"{doubt}{step.text}{why(step.because, step.text)}"

@@ -18,7 +18,7 @@ from outgate.model.zone import RouterPort, Zone
 from outgate.trace.match import Fields, Judgement, Value, judge
 from outgate.trace.steps import Place, Step, Verdict
 
-_SHOWN = 2  # of the policies of one priority that did not match
+_SHOWN = 3  # of the policies of one priority that did not match
 _CONNECTED, _STATIC, _BY_SOURCE = 2, 1, 0  # among routes of one length
 _PROTOCOLS = ("tcp", "udp", "sctp", "icmp4", "icmp6")
 _OF_EACH = {("icmp", 4): "icmp4", ("icmp", 6): "icmp6", ("icmpv6", 6): "icmp6"}
