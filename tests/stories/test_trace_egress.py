@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from outgate.model.egress_ip import ClusterView, Routing, Semantics
+from outgate.model.egress_ip import ClusterView
 from outgate.model.firewall import SourceNat
 from outgate.model.host_table import HostTables, NicSnat, Translations
-from outgate.model.intent import ClusterNetwork, EgressIP, Intent, LabelSelector, Namespace, Node, NodeSubnet, Pod
+from outgate.model.intent import ClusterNetwork, EgressIP, Intent, Namespace, Node, NodeSubnet, Pod
 from outgate.model.net import (
     ALL_LINKS,
     MAIN,
@@ -35,7 +35,9 @@ from outgate.model.net import (
     Via,
 )
 from outgate.model.nics import GatewayMode, HostCidr
+from outgate.model.routing import Routing, Semantics
 from outgate.model.ruleset import Element
+from outgate.model.selector import LabelSelector
 from outgate.model.zone import Microflow, Output, OvnSaid, Zone
 from outgate.plan.egress_explain import explain_pod
 from outgate.report.egress_trace import egress_trace_document, egress_trace_text
@@ -213,6 +215,16 @@ def test_without_a_database_the_plan_speaks_for_ovn_and_the_host_is_walked() -> 
     assert trace.asked == ("no northbound database was asked: the half in OVN is what the plan says",)
     assert [one.place for one in walk.steps[:3]] == [Place.PLAN, Place.PLAN, Place.HOST]
     assert (walk.link, walk.leaves_as, trace.is_well) == (ETH1, EGRESS_IP, True)
+
+
+def test_a_database_that_does_not_run_the_pod_is_told() -> None:
+    seen = Seen(
+        view=view(), packet=OvnPacket(source=POD["n2"], destination=PARTNER), why_not="no database of n1 has it"
+    )
+
+    trace = trace_egress(explain_pod(view(), DB, PARTNER), seen)
+
+    assert trace.asked == ("no database of n1 has it: the half in OVN is what the plan says",)
 
 
 def test_without_the_zone_of_the_egress_node_the_plan_takes_over_there() -> None:
@@ -393,6 +405,7 @@ def test_ovn_trace_that_says_something_else_is_a_finding_that_names_the_flow(wor
     (found,) = trace.findings
     assert (found.reason, found.about, trace.is_well) == ("TraceDiffers", "zone n1", False)
     assert "501 `ip4`" in found.text
+    assert "; but ovn-trace says that in the zone of n1 it " in trace.headline
     assert "by policy 100 `ip4.src == 10.128.0.5`" in found.text
 
 
@@ -432,3 +445,14 @@ def test_the_document_says_all_that_the_text_does() -> None:
     assert document["kind"] == "EgressTrace"
     assert (walk["fate"], walk["node"], walk["link"], walk["leavesAs"]) == ("LEAVES", "n1", "eth1", "192.168.99.150")
     assert str(walk["ending"]) in egress_trace_text(trace)
+
+
+def test_a_pod_that_runs_here_is_seen_as_its_node_by_other_nodes() -> None:
+    elements = OURS | {Element("departing4", (POD["n1"],)), Element("node_peer4", (ip_address("192.168.99.22"),))}
+    own = replace(view(), translations=MappingProxyType({"n1": Translations(elements=elements)}))
+
+    trace = traced(WEB, ip_address("192.168.99.22"), zone("n1"), seen_in=own)
+
+    walk = only(trace)
+    assert (walk.link, walk.leaves_as) == (BRIDGE, ip_address("192.168.99.21"))
+    assert "table inet outgate: 10.128.0.5 to a node becomes 192.168.99.21" in egress_trace_text(trace)

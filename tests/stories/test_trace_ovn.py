@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from outgate.model.net import Address
-from outgate.model.ovn import LogicalRoute, Policy, Snat
+from outgate.model.ovn import DropAcl, LogicalRoute, Policy, Snat
 from outgate.model.zone import Zone
 from outgate.trace.ovn import End, OvnWalk, walk_ovn
 from outgate.trace.router import OvnPacket
@@ -90,7 +90,15 @@ def test_a_zone_that_nobody_asked_ends_the_walk_and_is_named() -> None:
 
 def test_a_pod_that_the_zone_does_not_run_has_no_walk() -> None:
     assert walk_ovn({"n1": zone("n1")}, "n1", OvnPacket(source=POD["n2"], destination=OUTSIDE)) == ()
-    assert walk_ovn({"n1": zone("n1")}, "n2", OvnPacket(source=POD["n2"], destination=OUTSIDE)) == ()
+    assert walk_ovn({}, "n1", OvnPacket(source=POD["n1"], destination=OUTSIDE)) == ()
+
+
+def test_without_interconnect_one_zone_has_all_nodes_and_the_gateway_router_names_the_node() -> None:
+    whole = replace(serving(), name="global", gateways={"GR_n1": "a-chassis-id"})
+
+    (found,) = walk_ovn({"global": whole}, "n1", OvnPacket(source=POD["n1"], destination=OUTSIDE))
+
+    assert (found.end, found.node, found.source) == (End.BRIDGE, "n1", EGRESS_IP)
 
 
 @pytest.mark.parametrize(
@@ -289,3 +297,24 @@ def test_an_address_of_a_router_is_left_open() -> None:
     found = walk(serving(), to=ip_address("10.128.0.1"))
 
     assert (found.end, found.steps[-1].verdict) == (End.ROUTER, Verdict.UNSURE)
+
+
+def test_the_guard_of_a_zone_of_our_own_stops_what_is_not_translated_on_its_way_out() -> None:
+    guard = DropAcl(switch="ext_n1", priority=1000, match="ip4.src == $guarded", owner="node:n1:guard4")
+    made = serving()
+    sets = {**made.sets, "guarded": frozenset({str(POD["n1"])})}
+    here = replace(made, acls=frozenset({guard}), sets=sets)
+
+    translated, bare = walk(here), walk(replace(here, snats=frozenset()))
+
+    assert translated.end is End.BRIDGE
+    assert (bare.end, bare.steps[-1].resource) == (End.DROPPED, guard)
+    assert "ACL 1000 `ip4.src == $guarded` (outgate's) drops it" in bare.reason
+
+
+def test_pods_that_are_held_are_dropped_by_a_policy_of_ours() -> None:
+    held = replace(policy(101, f"ip4.src == {POD['n1']}", drop=True), owner="node:n1:held")
+
+    found = walk(with_policies(zone("n1"), held))
+
+    assert (found.end, found.reason.endswith("(outgate's) drops it")) == (End.DROPPED, True)

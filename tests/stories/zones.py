@@ -10,8 +10,9 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from types import MappingProxyType
 
+from outgate.model.nics import HostCidr
 from outgate.model.ovn import Action, LogicalRoute, Policy, Snat
-from outgate.model.zone import Interface, RouterPort, SwitchPort, Zone
+from outgate.model.zone import RouterPort, SwitchPort, Zone
 
 CLUSTER_ROUTER = "ovn_cluster_router"
 POD = {"n1": ip_address("10.128.0.5"), "n2": ip_address("10.128.1.5")}
@@ -102,7 +103,7 @@ def _router_ports(node: str) -> list[RouterPort]:
             router=router,
             name=name,
             mac=_mac(text),
-            interfaces=(Interface(ip_interface(text).ip, ip_interface(text).network),),
+            interfaces=(HostCidr(ip_interface(text).ip, ip_interface(text).network),),
         )
         for router, name, text in at
     ]
@@ -128,7 +129,6 @@ def _switch_ports(node: str, other: str) -> list[SwitchPort]:
             kind="remote",
             mac=_mac(remote),
             addresses=(TRANSIT[other],),
-            chassis=other,
         ),
     ]
 

@@ -142,8 +142,8 @@ class Decision:
 class ClusterView:
     """What questions about EgressIP are answered from: the cluster's objects, and the hosts of nodes that are known.
 
-    `routing` is taken for all EgressIPs; None: each is routed as the cluster's EgressRoutings say. `translations` are those
-    of hosts whose nftables were read.
+    `routing` is taken for all EgressIPs; None: each is routed as the cluster's EgressRoutings say. `translations` are
+    those of hosts whose nftables were read.
     """
 
     intent: Intent

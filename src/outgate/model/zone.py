@@ -9,16 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from outgate.model.net import Address, Prefix
-from outgate.model.ovn import LogicalRoute, Policy, Snat
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """An address of a router port, and the network that it is in."""
-
-    address: Address
-    network: Prefix
+from outgate.model.net import Address
+from outgate.model.nics import HostCidr
+from outgate.model.ovn import DropAcl, LogicalRoute, Policy, Snat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +21,7 @@ class RouterPort:
     router: str
     name: str
     mac: str
-    interfaces: tuple[Interface, ...]
+    interfaces: tuple[HostCidr, ...]
     peer: str = ""
 
 
@@ -36,7 +29,7 @@ class RouterPort:
 class SwitchPort:
     """A Logical_Switch_Port. `kind` is its type: empty for pods and management ports, `router`, `localnet`, `remote`.
 
-    `router_port` is the port of the router that a port of kind `router` leads to; `chassis` the one that is asked for.
+    `router_port` is the port of the router that a port of kind `router` leads to.
     """
 
     switch: str
@@ -45,21 +38,21 @@ class SwitchPort:
     mac: str = ""
     addresses: tuple[Address, ...] = ()
     router_port: str = ""
-    chassis: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
     """All rows of a zone that decide where a pod's packet goes, ours and others' alike.
 
-    `gateways` are the routers that are bound to a chassis, with its name; `sets` the addresses by set. Load balancers
-    and ACLs are not here.
+    `gateways` are the routers that are bound to a chassis, with its name; `sets` the addresses by set; `acls` are ours.
+    Load balancers and others' ACLs are not here.
     """
 
     name: str
     policies: frozenset[Policy] = frozenset()
     snats: frozenset[Snat] = frozenset()
     routes: frozenset[LogicalRoute] = frozenset()
+    acls: frozenset[DropAcl] = frozenset()
     sets: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     router_ports: tuple[RouterPort, ...] = ()
     switch_ports: tuple[SwitchPort, ...] = ()

@@ -22,6 +22,8 @@ from outgate.trace.ovn import OvnWalk, walk_ovn
 from outgate.trace.question import Question, Target
 from outgate.trace.router import OvnPacket
 
+_NOBODY = "no northbound database was asked"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOptions:
@@ -53,12 +55,15 @@ def trace_pod(options: TraceOptions, intent: Intent, question: Question, to: Tar
     if pod is None or source is None:
         return trace_egress(explained, Seen(view=view))
     packet = OvnPacket(source=source, destination=to.address, protocol=to.protocol or "tcp", port=to.port)
+    if any(to.address.version == one.version and to.address in one for one in _services(intent)):
+        return trace_egress(
+            explained, Seen(view=view)
+        )  # load balancers give it another destination, and are not walked
     zones = _zones(options.northbound)
-    if any(one.version == to.address.version and to.address in one for one in _services(intent)):
-        zones = {}  # load balancers are not walked: they give the packet another destination first
     ways = walk_ovn(zones, pod.node, packet)
+    why_not = f"no database of {', '.join(zones)} has a port for {source}" if zones else _NOBODY
     said = _said(ways, {name or pod.node: target for name, target in options.southbound})
-    seen = Seen(view=view, packet=packet, ways=ways, zones=frozenset(zones), said=said)
+    seen = Seen(view=view, packet=packet, ways=ways, zones=frozenset(zones), why_not=why_not, said=said)
     return trace_egress(explained, seen)
 
 

@@ -19,7 +19,7 @@ from outgate.model.zone import Microflow, OvnSaid
 from outgate.trace.node import HostPacket, Machine, walk_host
 from outgate.trace.ovn import End, OvnWalk
 from outgate.trace.router import OvnPacket
-from outgate.trace.said import differences
+from outgate.trace.said import difference, differing, told
 from outgate.trace.steps import Place, Step, Verdict
 
 _BRIDGE = LinkName("br-ex")
@@ -91,14 +91,15 @@ class EgressTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was looked at: the view, the packet (None: no such pod or address), its ways through OVN, none where no
-    database of its node's zone was asked, and what ovn-trace says, by zone and by the packet as it enters there.
+    """What was looked at: the view, the packet (None: no such pod or address), its ways through OVN, and what ovn-trace
+    says, by zone and by the packet as it enters there. Without ways, `why_not` says why there are none.
     """
 
     view: ClusterView
     packet: OvnPacket | None = None
     ways: tuple[OvnWalk, ...] = ()
     zones: frozenset[str] = frozenset()
+    why_not: str = "no northbound database was asked"
     said: Mapping[tuple[str, Microflow], OvnSaid] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -108,8 +109,10 @@ def trace_egress(explained: EgressExplanation, seen: Seen) -> EgressTrace:
     findings = [*explained.findings]
     for walk in walks:
         findings += _not_as_planned(walk)
-    findings += differences(seen.ways, seen.said)
+    others = tuple(differing(seen.ways, seen.said))
+    findings += (difference(leg, said) for leg, said in others)
     endings = "; or ".join(dict.fromkeys(walk.ending for walk in walks))
+    endings += "".join(f"; but ovn-trace says that in the zone of {one.zone} it {told(one)}" for _, one in others)
     leaves = all(walk.fate in (Fate.LEAVES, Fate.INSIDE) for walk in walks)
     amiss = any(one.severity is not Severity.NOTE for one in findings)
     return EgressTrace(
@@ -126,11 +129,12 @@ def trace_egress(explained: EgressExplanation, seen: Seen) -> EgressTrace:
 
 
 def _asked(seen: Seen, has_walks: bool) -> Iterator[str]:
-    """Yield which databases the OVN half rests on."""
+    """Yield what the half in OVN rests on."""
     if not has_walks:
         return
     if not seen.ways:
-        yield "no northbound database was asked: the half in OVN is what the plan says"
+        yield f"{seen.why_not}: the half in OVN is what the plan says"
+        return
     for zone in sorted(seen.zones):
         checked = "and its southbound, by ovn-trace" if any(name == zone for name, _ in seen.said) else ""
         yield f"the northbound database of {zone} {checked}".rstrip()
@@ -255,7 +259,7 @@ def _not_as_planned(walk: EgressWalk) -> Iterator[Finding]:
     is_same = walk.fate is Fate.LEAVES and decision.leaves and _is_same(walk, decision)
     if not is_same and (walk.fate is Fate.LEAVES or decision.leaves):
         text = f"by the plan it {planned}, and by what was read it {walk.ending}"
-        fix = "ask with the --semantics that are in force on the node; else look at the condition RowsAgree there"
+        fix = "look at the conditions RowsAgree and HostRoutesFollowed of the node; is --semantics what is in force?"
         yield Finding("NotAsPlanned", f"EgressIP/{walk.answer.egress_ip}", text, Severity.WARNING, fix)
 
 

@@ -114,6 +114,10 @@ def _translate(machine: Machine, world: World, packet: HostPacket, link: LinkNam
             f"; the plan makes it {machine.planned}" if machine.planned is not None else ""
         )
         return machine.planned, Step(place=Place.SNAT, text=text, verdict=Verdict.UNSURE)
+    if _departs(world, packet):
+        own = next((one for one, _ in _on_link(machine, link, version)), None)
+        text = f"table inet outgate: {pod} to a node becomes {own or f'an address of {link}'}"
+        return own, Step(place=Place.SNAT, text=text)
     inside = world.covering(f"inside{version}", packet.destination)
     given = world.element(f"pod_snat{version}", pod) if inside is None else None
     address = address_of(given.value) if given is not None else None
@@ -129,6 +133,13 @@ def _translate(machine: Machine, world: World, packet: HostPacket, link: LinkNam
         own = next((one for one, _ in _on_link(machine, link, version)), None)
         return own, Step(place=Place.SNAT, text=f"{rule.place}: {pod} becomes {own or f'an address of {link}'}")
     return pod, Step(place=Place.SNAT, text=f"nothing translates {pod}: it keeps its address")
+
+
+def _departs(world: World, packet: HostPacket) -> bool:
+    """Whether it is a packet to a node from a pod that runs here and has an egress IP: nodes see this node."""
+    version = packet.source.version
+    departing = world.element(f"departing{version}", packet.source)
+    return departing is not None and world.element(f"node_peer{version}", packet.destination) is not None
 
 
 def _applies(rule: SourceNat, pod: Address, link: LinkName) -> bool:
@@ -149,7 +160,7 @@ def _guard(machine: Machine, world: World, packet: HostPacket, source: Address |
     version, pod = packet.source.version, packet.source
     if machine.translations is None or world.covering(f"inside{version}", packet.destination) is not None:
         return None
-    if world.element(f"served{version}", pod) is not None:
+    if world.element(f"served{version}", pod) is not None and not _departs(world, packet):
         own = world.element(f"pod_own{version}", pod, source) if source is not None else None
         if own is not None:
             return Step(place=Place.GUARD, text=f"table inet outgate: passed as {source}", resource=own)

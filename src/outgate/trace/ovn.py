@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from outgate.model.net import Address
+from outgate.model.nics import HostCidr
 from outgate.model.ovn import Policy
-from outgate.model.zone import Interface, Microflow, RouterPort, SwitchPort, Zone
-from outgate.trace.router import Hop, OvnPacket, leave_router, rule_on
+from outgate.model.zone import Microflow, RouterPort, SwitchPort, Zone
+from outgate.trace.router import Hop, OvnPacket, guarding, leave_router, rule_on
 from outgate.trace.steps import Place, Step, Verdict
 
 _MOST_ROUTERS = 12  # more than any way has: a loop
+_TRANSIT, _GATEWAY = "tstor-", "GR_"  # and the node's name: its port on the transit switch, its gateway router
 _MANAGEMENT = "k8s-"  # and the node's name: the port by which OVN hands packets to a node's host
 
 
@@ -82,11 +84,12 @@ class _Spot:
 
 
 def walk_ovn(zones: Mapping[str, Zone], node: str, packet: OvnPacket) -> tuple[OvnWalk, ...]:
-    """Return the ways of a packet from the pod that has its source, in the zone of the pod's node.
+    """Return the ways of a packet from the pod that has its source, in the zone of its node or in whichever runs it.
 
-    None where that zone is not among `zones` (by node), or does not know the pod.
+    None where no zone has a port for it.
     """
-    zone = zones.get(node)
+    candidates = (*((zones[node],) if node in zones else ()), *zones.values())
+    zone = next((one for one in candidates if pod_port(one, packet.source) is not None), None)
     pod = pod_port(zone, packet.source) if zone is not None else None
     gateway = _router_of(zone, pod) if zone is not None and pod is not None else None
     if zone is None or pod is None or gateway is None:
@@ -101,8 +104,8 @@ def walk_ovn(zones: Mapping[str, Zone], node: str, packet: OvnPacket) -> tuple[O
         protocol=packet.protocol,
         port=packet.port,
     )
-    text = f"{pod.name} on switch {pod.switch}, by {gateway.name} to {gateway.router} of {node}"
-    legs = (Leg(zone=node, entry=entry),)
+    text = f"{pod.name} on switch {pod.switch}, by {gateway.name} to {gateway.router} of {zone.name}"
+    legs = (Leg(zone=zone.name, entry=entry),)
     spot = _Spot(zone=zone, port=gateway, packet=packet, steps=(Step(place=Place.POD, text=text),), legs=legs)
     return tuple(_through(zones, spot))
 
@@ -181,7 +184,10 @@ def _over(zones: Mapping[str, Zone], spot: _Spot, near: SwitchPort, hop: Hop) ->
     elif holder is not None:
         yield _at_port(spot, holder, hop)
     elif (local := next((one for one in ports if one.kind == "localnet"), None)) is not None:
-        node = zone.gateways.get(spot.port.router, zone.name)
+        node = _node_of(zone, spot.port.router)
+        if (guard := guarding(zone, local, spot.packet)) is not None:
+            yield _ended(spot, guard, End.DROPPED, node=node, hop=hop)
+            return
         text = f"by {local.name}, to {hop.address} as {spot.packet.source}"
         yield _ended(_out(spot, local), Step(place=Place.LEAVING, text=text), End.BRIDGE, node=node, hop=hop)
     else:
@@ -204,7 +210,7 @@ def _to_other_zone(zones: Mapping[str, Zone], spot: _Spot, port: SwitchPort, hop
     """Yield the ways on in the zone of the node behind the tunnel; marks stay behind."""
     out = _out(spot, port)
     there = next((one for one in zones.values() if one is not spot.zone and _entry(one, hop.address)), None)
-    node = there.name if there is not None else port.chassis or port.name
+    node = there.name if there is not None else port.name.removeprefix(_TRANSIT)
     step = Step(place=Place.TUNNEL, text=f"over {port.switch} to {node}, by {port.name}")
     entry = _entry(there, hop.address) if there is not None else None
     if there is None or entry is None:
@@ -229,6 +235,11 @@ def _to_other_zone(zones: Mapping[str, Zone], spot: _Spot, port: SwitchPort, hop
     )
 
 
+def _node_of(zone: Zone, router: str) -> str:
+    """Return the node of a gateway router: where there is no interconnect, one zone has those of all nodes."""
+    return zone.name if router.endswith(zone.name) else router.removeprefix(_GATEWAY)
+
+
 def _entry(zone: Zone, address: Address) -> RouterPort | None:
     """Return the router port of a zone that has an address."""
     return next((one for one in zone.router_ports if any(address == each.address for each in one.interfaces)), None)
@@ -239,7 +250,7 @@ def _counterpart(zone: Zone, port: RouterPort) -> str:
     return next((one.name for one in zone.switch_ports if one.kind == "remote" and one.mac == port.mac), "")
 
 
-def _interfaces(zone: Zone, router: str) -> Iterator[Interface]:
+def _interfaces(zone: Zone, router: str) -> Iterator[HostCidr]:
     for port in zone.router_ports:
         if port.router == router:
             yield from port.interfaces

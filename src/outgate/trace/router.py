@@ -14,7 +14,7 @@ from itertools import groupby
 
 from outgate.model.net import Address, Prefix
 from outgate.model.ovn import Action, LogicalRoute, Policy
-from outgate.model.zone import RouterPort, Zone
+from outgate.model.zone import RouterPort, SwitchPort, Zone
 from outgate.trace.match import Fields, Judgement, Value, judge
 from outgate.trace.steps import Place, Step, Verdict
 
@@ -89,6 +89,16 @@ def rule_on(zone: Zone, port: RouterPort, packet: OvnPacket) -> Ruling:
     )
 
 
+def guarding(zone: Zone, port: SwitchPort, packet: OvnPacket) -> Step | None:
+    """Return the step that drops a packet on its way out by a switch port, by an ACL of ours; None: none does."""
+    fields = _fields(zone, port.name, packet, way="outport")
+    for acl in sorted(zone.acls, key=lambda one: (-one.priority, one.match)):
+        if acl.switch == port.switch and judge(acl.match, fields).holds:
+            text = f"{acl.switch}: ACL {acl.priority} `{acl.match}` (outgate's) drops it"
+            return Step(place=Place.GUARD, text=text, verdict=Verdict.ENDS, resource=acl)
+    return None
+
+
 def leave_router(zone: Zone, router: str, source: Address) -> tuple[Address, tuple[Step, ...]]:
     """Return the source that a packet leaves a router with, and the step that says so, where it is translated."""
     fitting = [
@@ -111,7 +121,7 @@ def leave_router(zone: Zone, router: str, source: Address) -> tuple[Address, tup
 
 def _policy(zone: Zone, port: RouterPort, packet: OvnPacket, where: str) -> tuple[Policy | None, tuple[Step, ...]]:
     """Return the policy that decides, and the steps about it and about those that may apply; None: no policy does."""
-    fields = _fields(zone, port, packet)
+    fields = _fields(zone, port.name, packet)
     candidates = sorted(
         (one for one in zone.policies if one.router == port.router), key=lambda one: (-one.priority, one.match)
     )
@@ -179,7 +189,7 @@ def _shown(policy: Policy) -> str:
     return f"{policy.priority} `{policy.match}`"
 
 
-def _fields(zone: Zone, port: RouterPort, packet: OvnPacket) -> Fields:
+def _fields(zone: Zone, port: str, packet: OvnPacket, *, way: str = "inport") -> Fields:
     version = packet.source.version
     protocol = _OF_EACH.get((packet.protocol, version), packet.protocol)
     values: dict[str, Value] = {
@@ -189,7 +199,7 @@ def _fields(zone: Zone, port: RouterPort, packet: OvnPacket) -> Fields:
         f"ip{version}.src": packet.source,
         f"ip{version}.dst": packet.destination,
         "pkt.mark": packet.mark,
-        "inport": port.name,
+        way: port,
         "icmp": protocol.startswith("icmp"),
         **{name: name == protocol for name in _PROTOCOLS},
     }

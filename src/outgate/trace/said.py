@@ -11,20 +11,23 @@ from outgate.trace.ovn import End, Leg, OvnWalk
 _FIX = "the flow that is named decides: an ACL (NetworkPolicy, EgressFirewall), a load balancer, or northd lags behind"
 
 
-def differences(ways: Iterable[OvnWalk], said: Mapping[tuple[str, Microflow], OvnSaid]) -> Iterator[Finding]:
-    """Yield a finding for each zone of which ovn-trace says something else than every way there."""
+def differing(ways: Iterable[OvnWalk], said: Mapping[tuple[str, Microflow], OvnSaid]) -> Iterator[tuple[Leg, OvnSaid]]:
+    """Yield each zone of which ovn-trace says something else than every way there: the part of a way, and its words."""
     legs: dict[tuple[str, Microflow], list[Leg]] = {}
     for way in ways:
-        certain = (
-            way.legs if way.end is not End.ROUTER else way.legs[:-1]
-        )  # what a router does with its own is not walked
+        certain = way.legs if way.end is not End.ROUTER else way.legs[:-1]  # what a router takes itself is not walked
         for leg in certain:
             legs.setdefault((leg.zone, leg.entry), []).append(leg)
     for key, mine in legs.items():
         theirs = said.get(key)
         if theirs is not None and not any(agrees(leg, theirs) for leg in mine):
-            text = f"ovn-trace says that it {told(theirs)}, and by the rows it {_walked(mine[0])}"
-            yield Finding("TraceDiffers", f"zone {theirs.zone}", text, Severity.WARNING, _FIX)
+            yield mine[0], theirs
+
+
+def difference(leg: Leg, said: OvnSaid) -> Finding:
+    """Return the finding about a zone of which ovn-trace says something else."""
+    text = f"ovn-trace says that it {told(said)}, and by the rows it {_walked(leg)}"
+    return Finding("TraceDiffers", f"zone {said.zone}", text, Severity.WARNING, _FIX)
 
 
 def agrees(leg: Leg, said: OvnSaid) -> bool:

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from types import MappingProxyType
 
+from outgate.model.errors import Refused
 from outgate.model.net import Address
-from outgate.model.ovn import Policy, SetMember, Snat
-from outgate.model.zone import Interface, RouterPort, SwitchPort, Zone
+from outgate.model.nics import HostCidr
+from outgate.model.ovn import DropAcl, LogicalRoute, Policy, SetMember, Snat
+from outgate.model.zone import RouterPort, SwitchPort, Zone
 from outgate.systems.ovn.northbound import DATABASE, Northbound, shown
 from outgate.systems.ovn.replica import Replica, Row, Uuid
 from outgate.systems.ovn.wire import Database
 
+_GLOBAL = "global"
 _ROUTER, _SWITCH = "Logical_Router", "Logical_Switch"
 _ROUTER_PORT, _SWITCH_PORT = "Logical_Router_Port", "Logical_Switch_Port"
 _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -33,23 +36,29 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 def read_zone(target: str, node: str = "") -> Zone:
     """Return the zone of a northbound database (`unix:PATH`, `tcp:HOST:PORT`); `node` names it, else it names itself.
 
+    One without a name, where OVN-Kubernetes runs without interconnect, is `global`.
+
     Raises:
-        Refused: that is no northbound database.
+        Refused: that is no northbound database; the text names the target.
         Unreachable: nobody answers there.
     """
-    with contextlib.closing(Northbound(target)) as northbound:
-        reading = northbound.read()
-    with contextlib.closing(Database(target, DATABASE)) as database:
-        ports = _Ports(Replica(database, _COLUMNS).rows)
+    try:
+        with contextlib.closing(Northbound(target)) as northbound:
+            reading = northbound.read()
+        with contextlib.closing(Database(target, DATABASE)) as database:
+            ports = _Ports(Replica(database, _COLUMNS).rows)
+    except Refused as refused:
+        raise Refused(f"read the northbound database at {target}", refused.words) from refused
     sets: dict[str, set[str]] = {name: set(members) for name, members in reading.sets.items()}
     for row in reading.actual:
         if isinstance(row, SetMember):
             sets.setdefault(row.set, set()).add(shown(row.member))
     return Zone(
-        name=node or reading.zone,
+        name=node or reading.zone or _GLOBAL,
         policies=reading.policies | {one for one in reading.actual if isinstance(one, Policy)},
         snats=reading.snats | {one for one in reading.actual if isinstance(one, Snat)},
-        routes=reading.routes,
+        routes=reading.routes | {one for one in reading.actual if isinstance(one, LogicalRoute)},
+        acls=frozenset(one for one in reading.actual if isinstance(one, DropAcl)),
         sets=MappingProxyType({name: frozenset(members) for name, members in sets.items()}),
         router_ports=tuple(ports.of_routers()),
         switch_ports=tuple(ports.of_switches()),
@@ -71,7 +80,7 @@ class _Ports:
                 router=router,
                 name=row["name"],
                 mac=row["mac"],
-                interfaces=tuple(Interface(one.ip, one.network) for one in interfaces),
+                interfaces=tuple(HostCidr(one.ip, one.network) for one in interfaces),
                 peer=row["peer"] or "",
             )
 
@@ -86,7 +95,6 @@ class _Ports:
                 mac=next((one for one in words if one.count(":") == 5 and len(one) == 17), ""),
                 addresses=tuple(dict.fromkeys(_addresses(words))),
                 router_port=row["options"].get("router-port", ""),
-                chassis=row["options"].get("requested-chassis", ""),
             )
 
     def gateways(self) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ All that it said is handed on, for people. Source: ovn-trace(8), utilities/ovn-t
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ from ipaddress import ip_address
 from outgate.model.errors import NotReady, Refused, Unreachable
 from outgate.model.net import Address
 from outgate.model.zone import Microflow, Output, OvnSaid
+from outgate.systems.ovn.wire import Database
 
+_SOUTHBOUND = "OVN_Southbound"
 _PLACES = "/usr/bin:/usr/sbin:/usr/local/bin:/bin"
 _LIMIT_S = 30.0  # a zone of 10,000 pods is read in some seconds
 _FLOW = re.compile(r"^\s*\d+\. (\w+) \([^)]*\): (.*), priority (\d+), uuid \w+$", re.MULTILINE)
@@ -31,8 +34,8 @@ def ovn_trace(southbound: str, zone: str, flow: Microflow) -> OvnSaid:
 
     Raises:
         NotReady: ovn-trace is not installed.
-        Refused: with its words.
-        Unreachable: it did not end in time and was killed; most often nobody answers at the database.
+        Refused: with its words, or because that is no southbound database.
+        Unreachable: nobody answers at the database, or it did not end in time and was killed.
     """
     program = shutil.which("ovn-trace", path=_PLACES)
     if program is None:
@@ -62,6 +65,15 @@ def ovn_trace(southbound: str, zone: str, flow: Microflow) -> OvnSaid:
         words = "; ".join(line for line in ran.stderr.splitlines() if line.strip())
         raise Refused(f"trace in the zone of {zone}", words or f"ovn-trace ended with {ran.returncode}")
     return parse(zone, ran.stdout)
+
+
+def _ask_for_schema(southbound: str) -> None:
+    """See that somebody answers: ovn-trace itself would try for ever, and say nothing."""
+    with contextlib.closing(Database(southbound, _SOUTHBOUND)) as database:
+        try:
+            database.call("get_schema", [_SOUTHBOUND])
+        except Refused as refused:
+            raise Refused(f"read the southbound database at {southbound}", refused.words) from refused
 
 
 def expression(flow: Microflow) -> str:
