@@ -272,6 +272,23 @@ def test_a_translation_that_somebody_took_away_is_stopped_by_the_guard(assisted:
     assert assisted.lab.by_secondary.seen() == {}
 
 
+@LOCAL_AUTO
+def test_a_firewall_that_drops_what_is_forwarded_is_walked_into(assisted: Scene) -> None:
+    near, _ = chosen(assisted)
+    for program in ("iptables-nft", "ip6tables-nft"):
+        assisted.lab.node("n1").net.run((program, "-P", "FORWARD", "DROP"))
+    assisted.look()
+
+    for family in (0, 1):
+        told = assisted.trace(near, PARTNER[family])
+
+        assert told["walks"][0]["fate"] == "DROPPED"
+        assert "FORWARD lets no pod's packet out by eth1" in told["headline"]
+        assert near.agent.fetch(PARTNER[family], timeout_s=1).source is None
+        assert assisted.trace(near, OUTSIDE[family])["isWell"]
+        assert near.agent.fetch(OUTSIDE[family], timeout_s=5).source == PRIMARY_EGRESS[family]
+
+
 @LOCAL_LEGACY
 def test_an_acl_is_what_ovn_trace_sees_and_the_walk_does_not(scene: Scene) -> None:
     near, _ = chosen(scene)

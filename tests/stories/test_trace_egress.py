@@ -16,7 +16,7 @@ import pytest
 
 from outgate.model.egress_ip import ClusterView
 from outgate.model.firewall import SourceNat
-from outgate.model.host_table import HostTables, NicSnat, Translations
+from outgate.model.host_table import HostTables, NicSnat, RefusedLink, Translations
 from outgate.model.intent import ClusterNetwork, EgressIP, Intent, Namespace, Node, NodeSubnet, Pod
 from outgate.model.net import (
     ALL_LINKS,
@@ -294,6 +294,18 @@ def test_a_host_that_does_not_forward_drops() -> None:
     assert (
         "IPv4 forwarding is off on ovn-k8s-mp0" in traced(WEB, PARTNER, *assisted(), seen_in=view(host=closed)).headline
     )
+
+
+@pytest.mark.parametrize(("jumps", "fate"), [(False, Fate.DROPPED), (True, Fate.LEAVES)])
+def test_a_firewall_that_lets_no_pod_out_by_the_link_ends_the_walk_or_leaves_a_doubt(jumps: bool, fate: Fate) -> None:
+    refused = RefusedLink(link=ETH1, version=4, place="iptables-nft -t filter, FORWARD", jumps=jumps)
+    closed = replace(view(), translations=MappingProxyType({"n1": replace(TRANSLATIONS, refused=(refused,))}))
+
+    walk = only(traced(WEB, PARTNER, *assisted(), seen_in=closed))
+
+    assert (walk.fate, walk.certain) == (fate, not jumps)
+    told = next(one for one in walk.steps if one.place is Place.FORWARDING)
+    assert told.text.startswith("iptables-nft -t filter, FORWARD lets no pod's packet out by eth1")
 
 
 def test_a_strict_reverse_path_filter_of_the_management_port_drops_what_has_no_way_back() -> None:

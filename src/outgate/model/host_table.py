@@ -43,8 +43,21 @@ class NicSnat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedLink:
+    """A link by which a chain of somebody else lets no pod's packet of an IP version out, or no answer back in.
+
+    `jumps`: unless a chain that it jumps to lets it pass.
+    """
+
+    link: LinkName
+    version: int
+    place: str
+    jumps: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Translations:
-    """What a node's host gives pods' packets as their source.
+    """What a node's host gives pods' packets as their source, and by which links it does not let them out.
 
     `elements` are those of outgate's table, None where there is none; `by_nic` OVN-Kubernetes' map; `others` the rules
     of anybody else.
@@ -53,6 +66,7 @@ class Translations:
     elements: frozenset[Element] | None = None
     by_nic: frozenset[NicSnat] = frozenset()
     others: tuple[SourceNat, ...] = ()
+    refused: tuple[RefusedLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

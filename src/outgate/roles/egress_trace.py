@@ -73,8 +73,9 @@ def with_this_machine(view: ClusterView, node: str) -> ClusterView:
     Raises:
         NotReady, Refused, Unreachable: routes or nftables can not be read.
     """
-    hosts = MappingProxyType({**view.hosts, node: read_tables()})
-    return replace(view, hosts=hosts, translations=MappingProxyType({**view.translations, node: read_translations()}))
+    host = read_tables()
+    known = MappingProxyType({**view.translations, node: read_translations(host)})
+    return replace(view, hosts=MappingProxyType({**view.hosts, node: host}), translations=known)
 
 
 def _zones(targets: Iterable[tuple[str, str]]) -> dict[str, Zone]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
 from outgate.model.egress_ip import ClusterView
 from outgate.model.errors import NotReady, Refused
-from outgate.model.host_table import HostSnapshot, HostTables, Translations
+from outgate.model.firewall import Firewall
+from outgate.model.host_table import HostSnapshot, HostTables, RefusedLink, Translations
 from outgate.model.intent import Intent
 from outgate.model.placement import Moved
 from outgate.model.routing import Routing
 from outgate.model.sdn import Sdn
+from outgate.plan.egress_ip import MANAGEMENT_PORT
+from outgate.plan.forwarding import refusing
 from outgate.plan.routing import DEFAULT
 from outgate.roles.cluster_source import read_once
 from outgate.roles.gateway import read_intent
@@ -117,16 +122,16 @@ def host_snapshot(node: str) -> bytes:
         NotReady: the tables kept changing while they were read.
         Unreachable: netlink does not answer.
     """
+    host = read_tables()
     try:
-        translations: Translations | None = read_translations()
+        translations: Translations | None = read_translations(host)
     except (Refused, NotReady):
         translations = None
-    taken = HostSnapshot(node=node, taken_s=time.time(), host=read_tables(), translations=translations)
-    return written(taken)
+    return written(HostSnapshot(node=node, taken_s=time.time(), host=host, translations=translations))
 
 
-def read_translations() -> Translations:
-    """Return what gives packets their source, in this thread's network namespace.
+def read_translations(host: HostTables) -> Translations:
+    """Return what gives packets their source and lets them out, in this thread's network namespace, which is `host`'s.
 
     Raises:
         NotReady: nft is missing, or too old.
@@ -136,4 +141,18 @@ def read_translations() -> Translations:
     table = nft.read()
     ours = frozenset(set_types(NODE))
     elements = frozenset(one for one in table.elements if one.set in ours) if table.table is not None else None
-    return Translations(elements=elements, by_nic=read_nic_snats(), others=firewalls.read().nats)
+    firewall = firewalls.read()
+    return Translations(
+        elements=elements,
+        by_nic=read_nic_snats(),
+        others=firewall.nats,
+        refused=tuple(_refused(host, firewall)),
+    )
+
+
+def _refused(host: HostTables, firewall: Firewall) -> Iterator[RefusedLink]:
+    """Yield the links that routes lead to, and by which chains of others let no pod's packet out."""
+    links = {route.link for route in host.routes} - {None, MANAGEMENT_PORT}
+    for link, version in product(sorted(one for one in links if one is not None), (4, 6)):
+        for chain in refusing(firewall, version, MANAGEMENT_PORT, link):
+            yield RefusedLink(link=link, version=version, place=chain.place, jumps=chain.jumps)

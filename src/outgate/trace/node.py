@@ -2,7 +2,7 @@
 
 The order is the kernel's: rules and routes, forwarding and the reverse path filter, the first translation that matches,
 the guard behind it. The chains are those of `systems/nft/node.nft`, of OVN-Kubernetes' map for secondary NICs, and
-whatever rule of others gives a source. Chains of others that drop packets are not walked.
+whatever rule of others gives a source. Of others' chains those are known that let nothing out by a link.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ def walk_host(machine: Machine, packet: HostPacket) -> HostWalk:
     if refusal:
         refused = Step(place=Place.FORWARDING, text=f"{refusal}, on {machine.node}", verdict=Verdict.ENDS)
         return HostWalk(steps=(*steps, refused))
+    stopped = _refused(machine, packet, link)
+    steps = (*steps, *stopped)
+    if any(one.verdict is Verdict.ENDS for one in stopped):
+        return HostWalk(steps=steps)
     source, translated = _translate(machine, world, packet, link)
     guarded = _guard(machine, world, packet, source)
     steps = (*steps, translated, *([guarded] if guarded is not None else []))
@@ -103,6 +107,19 @@ def _routed(world: World, found: Found, destination: Address) -> Iterator[Step]:
     if found.discard is not None:
         step = Step(place=Place.ROUTE, text=step.text, verdict=Verdict.ENDS, resource=step.resource, over=step.over)
     yield step
+
+
+def _refused(machine: Machine, packet: HostPacket, link: LinkName) -> tuple[Step, ...]:
+    """Return the steps about chains of others that let no pod's packet out by a link."""
+    known = machine.translations.refused if machine.translations is not None else ()
+    found = []
+    for one in known:
+        if (one.link, one.version) == (link, packet.source.version):
+            unless = ", unless a chain that it jumps to accepts it" if one.jumps else ""
+            text = f"{one.place} lets no pod's packet out by {link}, or no answer back{unless}"
+            verdict = Verdict.UNSURE if one.jumps else Verdict.ENDS
+            found.append(Step(place=Place.FORWARDING, text=text, verdict=verdict))
+    return tuple(found)
 
 
 def _translate(machine: Machine, world: World, packet: HostPacket, link: LinkName) -> tuple[Address | None, Step]:
