@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,23 +26,19 @@ from outgate.lab.ovn.addresses import (
     OUTSIDE,
     PARTNER,
     PRIMARY_EGRESS,
-    ROUTER,
     SECONDARY_EGRESS,
     SECONDARY_NIC,
     SECONDARY_ROUTER,
     Address,
     Pair,
-    mac_of,
 )
 from outgate.lab.ovn.today import Assigned, Today
-from outgate.lab.ovn.topology import OvnLaboratory, OvnNode, OvnPod
+from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.model.routing import Routing, Semantics
-from outgate.report.egress_trace import egress_trace_document
-from outgate.roles.egress_trace import TraceOptions, trace_pod
-from outgate.roles.egress_view import ViewOptions, host_snapshot, objects_of
+from outgate.roles.egress_view import ViewOptions, objects_of
 from outgate.roles.options import GatewayOptions
-from outgate.trace.question import parse_question
 from tests.ovn.cluster import NodeRole, assignments_of, role_on
+from tests.ovn.traces import Told, counter_of, learn_routers, look, reasons, sent, trace
 
 OUTGATE = (sys.executable, "-m", "outgate")
 CHOSEN = ("p11", "p21")
@@ -97,7 +92,6 @@ class Scene:
             learn_routers(node)
         every = objects.cluster(lab, local=case.local, chosen=CHOSEN)
         objects.write(place, [*every, objects.egress_ip("prod", case.egress_ip, dict.fromkeys(case.egress_ip, "n1"))])
-        (place / "nodes").mkdir()
         self.look()
 
     def _routes(self) -> None:
@@ -115,11 +109,7 @@ class Scene:
 
     def look(self) -> None:
         """Write down what the nodes hold now, as root: nftables too."""
-        self.lab.settle()
-        for node in self.lab.nodes.values():
-            with node.net.inside():
-                taken = host_snapshot(node.name)
-            (self.place / "nodes" / f"{node.name}.json").write_bytes(taken)
+        look(self.lab, self.place / "nodes")
 
     def words(self, pod: OvnPod, to: Address) -> tuple[str, ...]:
         """The command that asks every database."""
@@ -130,55 +120,16 @@ class Scene:
             words += ["--southbound", f"{node.name}=unix:{node.programs.southbound}"]
         return tuple(words)
 
-    def trace(self, pod: OvnPod, to: Address) -> dict[str, Any]:
+    def trace(self, pod: OvnPod, to: Address) -> Told:
         """What that command says as JSON, without the time that a program takes to start."""
         view = ViewOptions(objects=GatewayOptions(manifests=self.place), routing=self.case.routing)
-        asked = TraceOptions(
-            view=view,
-            northbound=tuple(("", f"unix:{node.programs.northbound}") for node in self.lab.nodes.values()),
-            southbound=tuple((node.name, f"unix:{node.programs.southbound}") for node in self.lab.nodes.values()),
-        )
-        question = parse_question(f"shop/{pod.name}", str(to))
-        assert question.to is not None
-        document: Any = egress_trace_document(trace_pod(asked, objects_of(view.objects), question, question.to))
-        told: dict[str, Any] = json.loads(json.dumps(document["trace"]))
-        return told
-
-
-def learn_routers(node: OvnNode) -> None:
-    """Let ovn-trace know the routers' MACs, as a node that has talked to them for a while does."""
-    programs, port = node.programs, f"rtoe-{node.at.router}"
-    found = programs.sbctl("--bare", "--columns=_uuid", "find", "datapath", f"external_ids:name={node.at.router}")
-    for hop, owner in zip((*ROUTER, *OTHER_ROUTER), (ROUTER, ROUTER, OTHER_ROUTER, OTHER_ROUTER), strict=True):
-        row = (f"logical_port={port}", f'ip="{hop}"', f'mac="{mac_of(owner[0])}"', f"datapath={found.strip()}")
-        programs.sbctl("create", "mac_binding", *row)
+        return trace(self.lab, view, objects_of(view.objects), pod, to)
 
 
 @pytest.fixture
 def scene(lab: OvnLaboratory, tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
     """The laboratory in the case that the test names."""
     return Scene(lab, request.param, tmp_path)
-
-
-def reasons(told: dict[str, Any]) -> list[str]:
-    return [one["reason"] for one in told["findings"]]
-
-
-def outside(lab: OvnLaboratory, walk: dict[str, Any]) -> str:
-    """The counter outside that a walk leads to."""
-    if walk["link"] == SECONDARY_NIC:
-        return "secondary"
-    return "other" if walk["via"] in map(str, OTHER_ROUTER) else "default"
-
-
-def sent(lab: OvnLaboratory, pod: OvnPod, to: Address) -> tuple[str | None, set[str]]:
-    """The source that the server saw, None where no answer came, and the counters that saw packets of it."""
-    counters = {"default": lab.by_default, "other": lab.by_other, "secondary": lab.by_secondary}
-    for counter in counters.values():
-        counter.reset()
-    source = pod.agent.fetch(to, timeout_s=5).source
-    came = {name for name, counter in counters.items() if source in counter.seen()}
-    return (str(source) if source is not None else None), came
 
 
 @pytest.fixture
@@ -209,7 +160,7 @@ def test_the_walk_and_ovn_trace_and_the_packets_agree(assisted: Scene) -> None:
         if "NoDefaultRoute" in reasons(told):
             assert (source, told["isWell"]) == (None, False)
             continue
-        assert (source, came) == (walk["leavesAs"], {outside(lab, walk)}), walk["steps"]
+        assert (source, came) == (walk["leavesAs"], {counter_of(walk)}), walk["steps"]
 
     assert lab.by_default.leaked(CLUSTER) == lab.by_other.leaked(CLUSTER) == lab.by_secondary.leaked(CLUSTER) == 0
 
@@ -378,12 +329,14 @@ def test_the_text_has_the_headline_first_and_numbers_the_steps(assisted: Scene) 
 def test_a_database_that_is_none_is_refused_by_its_name(scene: Scene) -> None:
     near, _ = chosen(scene)
     words = scene.words(near, OUTSIDE[0])
-    southbound = f"unix:{scene.lab.node('n1').programs.southbound}"
+    programs = scene.lab.node("n1").programs
+    northbound, southbound = f"unix:{programs.northbound}", f"unix:{programs.southbound}"
 
     for option, target, words_of_it in (
         ("--northbound", southbound, f"read the northbound database at {southbound}"),
         ("--northbound", "n1=unix:/nowhere/nb.sock", "OVN_Northbound at unix:/nowhere/nb.sock"),
         ("--southbound", "n1=unix:/nowhere/sb.sock", "OVN_Southbound at unix:/nowhere/sb.sock"),
+        ("--southbound", f"n1={northbound}", f"read the southbound database at {northbound}"),
     ):
         ran = subprocess.run((*words, option, target), capture_output=True, text=True, check=False)
 

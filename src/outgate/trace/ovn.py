@@ -134,9 +134,8 @@ def _through(zones: Mapping[str, Zone], spot: _Spot) -> Iterator[OvnWalk]:
         return
     ruling = rule_on(zone, spot.port, packet)
     marked = replace(packet, mark=ruling.mark)
-    decided = replace(
-        spot, packet=marked, steps=(*spot.steps, *ruling.steps), legs=_noted(spot.legs, policy=ruling.policy)
-    )
+    leg = replace(spot.legs[-1], policy=ruling.policy or spot.legs[-1].policy)
+    decided = replace(spot, packet=marked, steps=(*spot.steps, *ruling.steps), legs=_noted(spot.legs, leg))
     if not ruling.hops:
         yield _ended(decided, None, End.DROPPED)
     for hop in ruling.hops:
@@ -149,12 +148,12 @@ def _leave(zones: Mapping[str, Zone], spot: _Spot, hop: Hop) -> Iterator[OvnWalk
     """Yield the ways by one next hop of a router: translated there, then to whoever has the next hop."""
     zone = spot.zone
     source, steps = leave_router(zone, spot.port.router, spot.packet.source)
-    became = source if source != spot.packet.source else None
+    became = source if source != spot.packet.source else spot.legs[-1].source
     spot = replace(
         spot,
         packet=replace(spot.packet, source=source),
         steps=(*spot.steps, *steps),
-        legs=_noted(spot.legs, source=became, next_hop=hop.address),
+        legs=_noted(spot.legs, replace(spot.legs[-1], source=became, next_hop=hop.address)),
     )
     near = next((one for one in zone.switch_ports if one.kind == "router" and one.router_port == hop.port.name), None)
     if near is None:
@@ -256,15 +255,14 @@ def _interfaces(zone: Zone, router: str) -> Iterator[HostCidr]:
             yield from port.interfaces
 
 
-def _noted(legs: tuple[Leg, ...], **fields: object) -> tuple[Leg, ...]:
-    """Return the legs with what became of the last one."""
-    known = {name: value for name, value in fields.items() if value is not None}
-    return (*legs[:-1], replace(legs[-1], **known))  # type: ignore[arg-type]
+def _noted(legs: tuple[Leg, ...], last: Leg) -> tuple[Leg, ...]:
+    """Return the legs with another last one."""
+    return (*legs[:-1], last)
 
 
 def _out(spot: _Spot, port: SwitchPort) -> _Spot:
     """Return the packet as it leaves its zone by a port."""
-    return replace(spot, legs=_noted(spot.legs, port=port.name, kind=port.kind))
+    return replace(spot, legs=_noted(spot.legs, replace(spot.legs[-1], port=port.name, kind=port.kind)))
 
 
 def _ended(spot: _Spot, step: Step | None, end: End, *, node: str = "", hop: Hop | None = None) -> OvnWalk:

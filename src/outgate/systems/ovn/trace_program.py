@@ -40,6 +40,7 @@ def ovn_trace(southbound: str, zone: str, flow: Microflow) -> OvnSaid:
     program = shutil.which("ovn-trace", path=_PLACES)
     if program is None:
         raise NotReady(f"there is no ovn-trace in {_PLACES}: install the package ovn-common, or leave out --southbound")
+    _ask_for_schema(southbound)
     argv = (
         program,
         f"--db={southbound}",
@@ -68,7 +69,7 @@ def ovn_trace(southbound: str, zone: str, flow: Microflow) -> OvnSaid:
 
 
 def _ask_for_schema(southbound: str) -> None:
-    """See that somebody answers: ovn-trace itself would try for ever, and say nothing."""
+    """See that a southbound database answers: of another one, ovn-trace would wait for rows for ever."""
     with contextlib.closing(Database(southbound, _SOUTHBOUND)) as database:
         try:
             database.call("get_schema", [_SOUTHBOUND])
