@@ -7,6 +7,7 @@ outside 203.0.113.0/24.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -14,8 +15,9 @@ from outgate.compare.changes import changes
 from outgate.model.flow import Endpoints, Flow
 from outgate.model.intent import EgressTenant, Intent, NextHopIdentity
 from outgate.model.ledger import Ledger
-from outgate.model.net import TenantLink
-from outgate.model.state import Moment, Snapshot
+from outgate.model.net import Answered, LinkName, TenantLink
+from outgate.model.ruleset import Element
+from outgate.model.state import Moment, Resource, Snapshot
 from outgate.model.why import Because
 from outgate.plan.allocate import allocate
 from outgate.plan.gateway import plan
@@ -160,3 +162,24 @@ def test_the_document_names_action_owner_and_reason() -> None:
     first = plain["changes"][0]
     assert isinstance(first, dict)
     assert (first["action"], first["owner"], first["because"]) == ("delete", "EgressTenant/ns-red", None)
+
+
+def test_a_link_begins_to_answer_before_packets_are_translated_and_ends_after_them() -> None:
+    planned = step(CLUSTER, CLUSTER)
+    answered = Answered(link=LinkName("enp7s0"), address=ip_address("192.168.55.150"))
+    because: dict[Resource, Because] = {answered: Because("own/address", "EgressIP/blue is here")}
+    wanted = replace(planned.desired, wants={**planned.desired.wants, **because})
+
+    made = changes(wanted.wants, ())
+    dropped = changes((), wanted.wants)
+
+    assert rank_of(made.make, answered) < min(rank_of(made.make, one) for one in made.make if isinstance(one, Element))
+    assert rank_of(dropped.drop, answered) > max(
+        rank_of(dropped.drop, one) for one in dropped.drop if isinstance(one, Element)
+    )
+    text = planned_text(replace(planned, desired=wanted, changes=changes(wanted.wants, planned.actual)))
+    assert "  +  answer  enp7s0 answers for 192.168.55.150  EgressIP/blue is here" in text
+
+
+def rank_of(ordered: Sequence[Resource], one: Resource) -> int:
+    return ordered.index(one)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from outgate.model.net import LinkAddress, LinkSetting, Route, Rule, Setting, TenantLink
+from outgate.model.net import Answered, LinkAddress, LinkSetting, Route, Rule, Setting, TenantLink
 from outgate.model.ovn import DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Resource
@@ -28,7 +28,7 @@ def make_rank(resource: Resource) -> int:
             return 0
         case Rule():
             return 2
-        case LinkAddress():
+        case LinkAddress() | Answered():
             return 7 if resource.link.startswith(OWN_LINK_PREFIX) else 3
         case LinkSetting():
             return 8 if resource.setting in FORWARDING else 1

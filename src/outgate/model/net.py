@@ -246,6 +246,27 @@ class LinkAddress:
         return f"address {self.address}/{self.address.max_prefixlen} on {self.link}{fault}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An address that a link answers for (ARP, neighbour discovery) although it stands on no link.
+
+    Who lists the machine's addresses does not find it, and packets to it come to the machine nevertheless.
+    """
+
+    link: LinkName
+    address: Address
+    fault: str = ""  # only of one that was read: why it is not answered for ("proxy_ndp is 0"); never wanted
+
+    @property
+    def slot(self) -> Hashable:
+        """One per link and address."""
+        return ("answered", self.link, self.address)
+
+    def __str__(self) -> str:
+        fault = f", at fault: {self.fault}" if self.fault else ""
+        return f"{self.link} answers for {self.address}{fault}"
+
+
 class Setting(Enum):
     """The per-link kernel settings that outgate reads and, on declared NICs and its own links, writes."""
 

@@ -11,6 +11,7 @@ from outgate.model.intent import Intent
 from outgate.model.ledger import Ledger
 from outgate.model.net import (
     Address,
+    Answered,
     HostAddress,
     Link,
     LinkAddress,
@@ -26,7 +27,7 @@ from outgate.model.ovn import OvnRow
 from outgate.model.ruleset import Element, Table
 from outgate.model.why import Because, Finding
 
-Resource: TypeAlias = TenantLink | LinkAddress | LinkSetting | Route | Rule | Element | Table | OvnRow
+Resource: TypeAlias = TenantLink | LinkAddress | Answered | LinkSetting | Route | Rule | Element | Table | OvnRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

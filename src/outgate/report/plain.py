@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeAlias, cast
 
 from outgate.model.intent import NextHopIdentity, SourceIdentity
-from outgate.model.net import LinkAddress, LinkSetting, OnLink, Route, Rule, Span, TenantLink, Via
+from outgate.model.net import Answered, LinkAddress, LinkSetting, OnLink, Route, Rule, Span, TenantLink, Via
 from outgate.model.ruleset import Connections, Element, Limit, Quota, Table
 
 API_VERSION = "outgate.io/v1alpha1"
@@ -24,10 +24,10 @@ Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | 
 
 _AS_TEXT = (IPv4Address, IPv6Address, IPv4Network, IPv6Network, Span)
 _ONE_OF_SEVERAL = (
-    *(TenantLink, LinkAddress, LinkSetting, Route, Rule, Element, Table),
+    *(TenantLink, LinkAddress, Answered, LinkSetting, Route, Rule, Element, Table),
     *(Via, OnLink, Limit, Quota, Connections, NextHopIdentity, SourceIdentity),
 )
-_RESOURCES = _ONE_OF_SEVERAL[:7]
+_RESOURCES = _ONE_OF_SEVERAL[:8]
 
 
 def as_plain(value: object) -> Plain:

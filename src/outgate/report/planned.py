@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from outgate.model.flow import Flow
 from outgate.model.ledger import Ledger
-from outgate.model.net import TENANT_MASK, LinkAddress, LinkSetting, Mark, Route, Rule, TenantLink
+from outgate.model.net import TENANT_MASK, Answered, LinkAddress, LinkSetting, Mark, Route, Rule, TenantLink
 from outgate.model.ovn import DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Desired, Facts, Probe, Resource
@@ -164,7 +164,7 @@ class _Owners:
         match resource:
             case TenantLink():
                 parts = (resource.name,)
-            case LinkAddress():
+            case LinkAddress() | Answered():
                 parts = (resource.link, resource.address)
             case Element():
                 parts = (*resource.key, resource.value)
@@ -233,9 +233,9 @@ def _words(resource: Resource) -> tuple[str, str]:
             return "route", str(resource)
         case Rule():
             return "rule", str(resource)
-        case Element():
-            return "nft", str(resource).removeprefix("nft ")
-        case Table():
+        case Answered():
+            return "answer", str(resource)
+        case Element() | Table():
             return "nft", str(resource).removeprefix("nft ")
         case Policy() | Snat() | LogicalRoute() | QosMark() | DropAcl() | SetMember():
             return "ovn", str(resource)

@@ -16,6 +16,7 @@ from typing import assert_never
 from outgate.model.net import (
     ALL_LINKS,
     Address,
+    Answered,
     LinkAddress,
     LinkName,
     LinkSetting,
@@ -123,6 +124,7 @@ def _put(outbox: Outbox, cache: Cache, resource: Resource, spelling: routes.Spel
         case (
             TenantLink()
             | LinkAddress()
+            | Answered()
             | Element()
             | Table()
             | Policy()
@@ -181,6 +183,7 @@ def _drop(outbox: Outbox, cache: Cache, resources: Sequence[Resource]) -> None:
                 outbox.fail(resource, "a setting can not be absent: make the value it had before")
             case (
                 TenantLink()
+                | Answered()
                 | Element()
                 | Table()
                 | Policy()
