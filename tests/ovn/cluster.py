@@ -101,7 +101,7 @@ class NodeRole:
             nodes=nodes,
         )
         desired = plan_node(snapshot, self.machine.digest)
-        assert {one.reason for one in desired.findings} <= {"AnswersNotMarked"}, desired.findings
+        assert {one.reason for one in desired.findings} <= {"AnswersNotMarked", "OtherNicNotUsed"}, desired.findings
         with self.node.net.inside():
             outcome = self.machine.settle(desired, self.machine.read())
         self.lab.settle()

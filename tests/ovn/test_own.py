@@ -9,15 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
+from itertools import product
 
 import pytest
 
 from outgate.lab.agent import Held
 from outgate.lab.outside import Server
-from outgate.lab.ovn.addresses import CLUSTER, OUTSIDE, PRIMARY_EGRESS
+from outgate.lab.ovn.addresses import (
+    BRIDGE,
+    CLUSTER,
+    OTHER_ROUTER,
+    OUTSIDE,
+    PARTNER,
+    PRIMARY_EGRESS,
+    SECONDARY_EGRESS,
+    SECONDARY_NIC,
+    SECONDARY_ROUTER,
+)
 from outgate.lab.ovn.programs import missing
 from outgate.lab.ovn.topology import OvnLaboratory, OvnPod
 from outgate.lab.waiting import eventually
+from outgate.model.net import Answered
 from outgate.model.ovn import Policy, Snat
 from tests.ovn.own import OwnCluster, own_cluster
 
@@ -163,3 +175,51 @@ def test_a_pod_that_came_or_was_recreated_elsewhere_has_its_egress_ip_and_nobody
     cluster.intent = replace(cluster.intent, pods=gone)
     cluster.settle()
     assert sources(rest[1:]) == nodes_of(cluster, rest[1:]), "whoever has its address now is nobody to the EgressIP"
+
+
+def test_an_egress_ip_of_a_second_nic_is_answered_for_and_stands_nowhere(cluster: OwnCluster) -> None:
+    lab, mine = cluster.lab, chosen(cluster)
+    routes = [
+        f"route add {to} via {hop} dev {SECONDARY_NIC}" for to, hop in zip(PARTNER, SECONDARY_ROUTER, strict=True)
+    ]
+    for node in lab.nodes.values():
+        node.ip(*routes)
+    cluster.assign("far", *(("n1", one) for one in SECONDARY_EGRESS), pods=mine)
+    cluster.settle()
+
+    for pod, family in product(mine, FAMILIES):
+        for target in (SECONDARY_ROUTER, PARTNER):
+            assert pod.agent.fetch(target[family], timeout_s=5).source == SECONDARY_EGRESS[family]
+        beyond = pod.agent.fetch(OUTSIDE[family], timeout_s=1)
+        assert beyond.source is None, "its NIC has no default route, and none is made up"
+    shown = lab.node("n1").net.run(("ip", "addr")).stdout
+    assert not any(str(one) in shown for one in SECONDARY_EGRESS)
+    with Server(lab.node("n1").net, "--http", "22") as sshd:
+        sshd.wait_until_ready()
+        assert [lab.outsider.fetch(one, port=22, timeout_s=1).source for one in SECONDARY_EGRESS] == [None, None]
+
+    cluster.assign("far", *(("n2", one) for one in SECONDARY_EGRESS))
+    cluster.settle()
+    assert {one for counter in (lab.by_secondary, lab.by_default) for one in counter.seen_at(8080)} == {
+        *SECONDARY_EGRESS
+    }
+    assert not any(isinstance(one, Answered) for one in cluster.roles["n1"].machine.read().actual)
+
+
+def test_the_host_routes_of_a_node_count_where_it_is_in_local_mode_and_when_asked_in_shared(
+    bare: OvnLaboratory,
+) -> None:
+    node = bare.node("n1")
+    node.ip(*(f"route add {to} via {hop} dev {BRIDGE}" for to, hop in zip(PARTNER, OTHER_ROUTER, strict=True)))
+    for local in (True, False):
+        with own_cluster(bare, local=local) as cluster:
+            asked = replace(cluster.intent.egress_routings[0], honor_host_routes=True)
+            cluster.intent = replace(cluster.intent, egress_routings=(asked,))
+            bare.by_other.reset()
+            on(cluster, "n1", chosen(cluster))
+            cluster.settle()
+            for pod, family in product(chosen(cluster), FAMILIES):
+                assert pod.agent.fetch(PARTNER[family], timeout_s=5).source == PRIMARY_EGRESS[family]
+            assert set(bare.by_other.seen()) == {*PRIMARY_EGRESS}
+            cluster.assign("prod")
+            cluster.settle()

@@ -4,9 +4,10 @@ The rows are those that the feature would make, at its priorities: exceptions fo
 policy for the pods of each way (100), a translation in the gateway router for each pod, and the mark on answers to
 flows from outside. So all that stands beside OVN-Kubernetes in the stance `assist` stands beside these as well.
 
-Two things are otherwise. Pods that leave by the same nodes share one policy and an address set, so that a thousand pods
+Three things are otherwise. Pods that leave by the same nodes share a policy and an address set, so that a thousand pods
 are as few policies as one. And br-ex has no flow that would give packets to other nodes this node's address, so in
-shared mode they go by the management port, where the host does.
+shared mode they go by the management port, where the host does. And no egress IP stands on a NIC as an address, which
+OVN-Kubernetes would take for the node's own then: the NIC merely answers for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ipaddress import ip_network
 
 from outgate.model.egress_ip import NodeSnapshot
 from outgate.model.intent import Departure, Node
-from outgate.model.net import Address, LinkAddress, Prefix
+from outgate.model.net import Address, Answered, Prefix
 from outgate.model.nics import GatewayMode
 from outgate.model.ovn import Action, DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element
@@ -183,7 +184,7 @@ class _Zone:
             self._guard(one.address, why)
         elif one.link is not None:
             version = one.address.version
-            self.wants[LinkAddress(link=one.link, address=given.address)] = Because(
+            self.wants[Answered(link=one.link, address=given.address)] = Because(
                 "own/address", f"{one.link} answers for {given.address} of EgressIP/{given.egress_ip}"
             )
             for element in (

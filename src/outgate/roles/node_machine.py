@@ -15,7 +15,7 @@ from outgate.model.errors import Refused
 from outgate.model.firewall import Firewall
 from outgate.model.flow import Flow
 from outgate.model.host_table import HostTables
-from outgate.model.net import Address, Prefix, Route, Rule, Span
+from outgate.model.net import Address, Answered, Prefix, Route, Rule, Span
 from outgate.model.ovn import Action, DropAcl, LogicalRoute, OvnRow, Policy, QosMark, SetMember, Snat
 from outgate.model.ruleset import Element, Table
 from outgate.model.state import Changes, Desired, Failure, Outcome, Resource
@@ -24,6 +24,7 @@ from outgate.plan.own import EXCEPTIONS
 from outgate.systems.conntrack import read as conntrack
 from outgate.systems.conntrack import write as conntrack_write
 from outgate.systems.iptables import read as firewalls
+from outgate.systems.kernel import answers
 from outgate.systems.kernel.cache import Cache
 from outgate.systems.kernel.read import read as read_kernel
 from outgate.systems.kernel.tables import read_tables
@@ -98,7 +99,7 @@ class NodeMachine:
             firewall=self._others(table.generation),
             northbound=northbound,
             table=table,
-            actual=frozenset(in_table | northbound.actual | kernel),
+            actual=frozenset(in_table | northbound.actual | kernel | answers.read(self._socket)),
         )
 
     def _others(self, generation: int) -> Firewall:
@@ -139,6 +140,7 @@ class NodeMachine:
             failures += self._change_table(made, in_the_way)
             self.boundary("elements made")
         failures += self._write_kernel(planned.make, ())
+        failures += self._answer(planned.make, ())
         made_rows, dropped_rows = _rows(planned.make), _rows(planned.drop)
         for make, drop in (
             ([one for one in made_rows if not _sends(one)], []),
@@ -150,6 +152,7 @@ class NodeMachine:
                 return tuple(failures)  # packets may still come: what translates them stays until the next round
         if made_rows or dropped_rows:
             self._forget_flows(dropped_rows, wants)
+        failures += self._answer((), planned.drop)
         failures += self._write_kernel((), planned.drop)
         late = [one for one in dropped if one not in in_the_way]
         withdrawn = _withdrawn(made, dropped) if not is_new else ()
@@ -215,6 +218,12 @@ class NodeMachine:
         make.sort(key=lambda one: isinstance(one, Rule))
         drop.sort(key=lambda one: isinstance(one, Route))
         return kernel_write(self._socket, self._cache, make, drop, self.boundary) if make or drop else ()
+
+    def _answer(self, making: Sequence[Resource], dropping: Sequence[Resource]) -> tuple[Failure, ...]:
+        make, drop = ([one for one in some if isinstance(one, Answered)] for some in (making, dropping))
+        if not make and not drop:
+            return ()
+        return answers.write(self._socket, self._cache.indexes, make, drop, self.boundary)
 
     def close(self) -> None:
         """Close the netlink socket; the node stays as it is."""
