@@ -122,6 +122,7 @@ def test_values_become_plain_data_that_says_which_kind_it_is() -> None:
         "hop": {"type": "Via", "address": "192.168.99.21", "link": "enp7s0"},
         "table": 254,
         "metric": 0,
+        "weight": 0,
         "text": "10.132.0.0/24 via 192.168.99.21 dev enp7s0",
     }
 
