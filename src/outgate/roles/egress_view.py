@@ -15,18 +15,21 @@ from outgate.model.firewall import Firewall
 from outgate.model.host_table import HostSnapshot, HostTables, RefusedLink, Translations
 from outgate.model.intent import Intent
 from outgate.model.placement import Moved
+from outgate.model.rivals import Rivals
 from outgate.model.routing import Routing
 from outgate.model.sdn import Sdn
 from outgate.plan.egress_ip import MANAGEMENT_PORT
 from outgate.plan.forwarding import refusing
 from outgate.plan.routing import DEFAULT
-from outgate.roles.cluster_source import read_once
+from outgate.roles.cluster_source import open_server, read_once
 from outgate.roles.gateway import read_intent
 from outgate.roles.options import GatewayOptions, place_of
 from outgate.sources.host_snapshot import snapshots, told_host, written
 from outgate.sources.kube.kinds import HISTORY, NODES_TOLD
-from outgate.sources.must_gather import SDN_KINDS, files_of, read_must_gather, root_of
+from outgate.sources.kube.rivals import read_rivals_live
+from outgate.sources.must_gather import SDN_KINDS, files_of, read_must_gather, rival_files, root_of
 from outgate.sources.openshift_sdn import read_sdn
+from outgate.sources.rivals import read_rivals
 from outgate.systems.iptables import read as firewalls
 from outgate.systems.kernel.tables import read_tables
 from outgate.systems.nft import read as nft
@@ -103,6 +106,20 @@ def objects_of(options: GatewayOptions) -> Intent:
     if options.kubeconfig is None and (root := root_of(options.manifests)) is not None:
         return read_must_gather(root)
     return read_intent(options)
+
+
+def rivals_at(options: GatewayOptions) -> Rivals:
+    """Return what else has a say about packets that leave, of the same place as the objects; what an API server does
+    not tell stands in `unknown`.
+
+    Raises:
+        IntentError: a file can not be read.
+        Unreachable: the API server can not be opened.
+    """
+    if options.kubeconfig is not None:
+        return read_rivals_live(open_server(options, options.contexts))
+    root = root_of(options.manifests)
+    return read_rivals(rival_files(root) if root is not None else [options.manifests])
 
 
 def sdn_of(options: GatewayOptions) -> Sdn:

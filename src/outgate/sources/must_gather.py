@@ -21,6 +21,14 @@ _KINDS = (
     "k8s.ovn.org/adminpolicybasedexternalroutes",
     "outgate.io/egressroutings",
 )
+_RIVALS = ("k8s.ovn.org/routeadvertisements", "cloud.network.openshift.io/cloudprivateipconfigs")
+_RIVALS_OF_NAMESPACES = (
+    "core/services",
+    "networking.k8s.io/networkpolicies",
+    "k8s.ovn.org/egressfirewalls",
+    "k8s.ovn.org/egressqoses",
+    "k8s.ovn.org/egressservices",
+)
 SDN_KINDS = ("network.openshift.io/netnamespaces", "network.openshift.io/hostsubnets")
 
 
@@ -47,11 +55,23 @@ def read_must_gather(root: Path) -> Intent:
     return check(found)[0]
 
 
+def rival_files(root: Path) -> list[Path]:
+    """Return the files of what else has a say about packets that leave: see `sources.rivals`."""
+    found = files_of(root, _RIVALS)
+    for namespace in sorted(one for one in (root / _NAMESPACES).glob("*") if one.is_dir()):
+        for kind in _RIVALS_OF_NAMESPACES:
+            found += _of_kind(namespace / kind)
+    return found
+
+
 def files_of(root: Path, kinds: tuple[str, ...]) -> list[Path]:
     """Return the files of cluster-scoped kinds: one for each object, or one list."""
     found: list[Path] = []
     for kind in kinds:
-        place = root / _CLUSTER / kind
-        listed = place.with_suffix(".yaml")
-        found += [listed] if listed.is_file() else sorted(place.glob("*.yaml"))
+        found += _of_kind(root / _CLUSTER / kind)
     return found
+
+
+def _of_kind(place: Path) -> list[Path]:
+    listed = place.with_suffix(".yaml")
+    return [listed] if listed.is_file() else sorted(place.glob("*.yaml"))
