@@ -23,7 +23,7 @@ from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.routing import Routing, Semantics
 from outgate.model.selector import LabelSelector
 from outgate.plan.egress_explain import explain_pod
-from outgate.plan.egress_ip import BRIDGE
+from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.egress_list import detail, listed, reasons
 from outgate.plan.whatif import Other, shifts, unread
 from outgate.report.egress_ip import egress_document, egress_text
@@ -44,7 +44,10 @@ def route(dst: str, hop: NextHop) -> Route:
 
 HOST = HostTables(
     links=MappingProxyType(
-        {name: Link(name=name, index=index, mtu=mtu) for name, index, mtu in ((BRIDGE, 3, 1500), (ETH1, 5, 9000))}
+        {
+            name: Link(name=name, index=index, mtu=mtu)
+            for name, index, mtu in ((BRIDGE, 3, 1500), (MANAGEMENT_PORT, 4, 1400), (ETH1, 5, 9000))
+        }
     ),
     routes=frozenset(
         {
@@ -133,7 +136,7 @@ def test_below_stands_every_step_and_what_would_be_today() -> None:
         "SNAT       192.168.99.150, in the host's nftables",
         "offload    no: local gateway mode forwards in the kernel",
         "answers    to eth1, if the router there knows a way to 192.168.99.150",
-        "MTU        eth1 9000, between the nodes geneve takes 58 bytes of it",
+        "MTU        pods 1400 (ovn-k8s-mp0), eth1 9000, between the nodes geneve takes 58 bytes of br-ex's",
         "legacy     gateway router, via 192.168.99.1 dev br-ex as 192.168.99.150 (row T3)",
     ):
         assert words in text
@@ -197,7 +200,10 @@ def test_an_external_route_on_the_same_namespace_is_a_conflict() -> None:
     )
     found = explain_pod(replace(VIEW, intent=replace(INTENT, external_routes=(selects,))), "shop/db", OUTSIDE)
 
-    assert [one.reason for one in found.findings] == ["Conflict"]
+    assert [(one.reason, one.about) for one in found.findings] == [
+        ("Conflict", "EgressIP/prod"),
+        ("Conflict", "AdminPolicyBasedExternalRoute/gw"),
+    ]
     assert "501" in found.findings[0].text
 
 

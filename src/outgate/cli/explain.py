@@ -62,13 +62,17 @@ def intent_of(options: GatewayOptions) -> Intent | None:
 
 
 def _by_egress_ip(options: GatewayOptions, routed: Routed, intent: Intent, question: Question, output: str) -> int:
+    from dataclasses import replace
+
     from outgate.plan.egress_explain import explain_pod
     from outgate.report.egress_ip import egress_document, egress_text
-    from outgate.roles.egress_view import ViewOptions, view_of
+    from outgate.roles.egress_view import ViewOptions, rivals_at, view_of
 
     if question.to is None:
         raise click.UsageError("say where it wants to go, with --to: the route of an egress IP hangs on that")
     view = view_of(ViewOptions(objects=options, nodes=routed.nodes, routing=routed.routing), intent)
-    found = explain_pod(view, str(question.subject), question.to.address)
+    view = replace(view, rivals=rivals_at(options))
+    to = question.to
+    found = explain_pod(view, str(question.subject), to.address, protocol=to.protocol, port=to.port)
     show(output, lambda: egress_document(found), lambda: egress_text(found, style()))
     return FAILED if not found.known else FINE if found.is_well else CHANGES

@@ -13,6 +13,7 @@ from outgate.model.intent import Assignment, Departure, Intent, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, Prefix, Route, TableId
 from outgate.model.nics import HostCidr
 from outgate.model.ovn import LogicalRoute, Policy, Snat
+from outgate.model.rivals import NO_RIVALS, Rivals, Say
 from outgate.model.routing import Routing, Stance
 from outgate.model.why import Because, Finding
 
@@ -150,6 +151,7 @@ class ClusterView:
     hosts: Mapping[str, HostTables]
     routing: Routing | None = None
     translations: Mapping[str, Translations] = field(default_factory=lambda: MappingProxyType({}))
+    rivals: Rivals = NO_RIVALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,7 @@ class EgressAnswer:
     """What happens to packets of one pod address by one egress IP.
 
     `today` is the decision under `legacy`, given where that is another. `reply` says how answers come back, `mtu` which
-    sizes lie on the way.
+    sizes lie on the way, `large` what happens to answers that are larger than the pods' MTU.
     """
 
     pod_address: Address
@@ -178,12 +180,15 @@ class EgressAnswer:
     today: Decision | None
     reply: str
     mtu: str
+    large: str = ""
     others: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressExplanation:
-    """Where a pod's packets to a destination go. `headline` is the decision in a line; `is_well`: nothing is amiss."""
+    """Where a pod's packets to a destination go. `headline` is the decision in a line; `is_well`: nothing is amiss.
+    `says` is what other objects do to them, in their order.
+    """
 
     subject: str
     destination: Address
@@ -194,6 +199,7 @@ class EgressExplanation:
     standby: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    says: tuple[Say, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,19 +10,23 @@ from outgate.model.egress_ip import ClusterView, Decision, EgressAnswer, EgressE
 from outgate.model.host_table import HostTables
 from outgate.model.intent import EgressIP, Namespace, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, OnLink, Setting, Via
+from outgate.model.rivals import Fate, Packet, Say
 from outgate.model.routing import Semantics
 from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import BRIDGE, Asked, EgressNodeFacts, decide
+from outgate.plan.egress_size import sizes
 from outgate.plan.ground import Ground
+from outgate.plan.rivals import conflicts, says
 from outgate.plan.routing import Routings
 
 _NO_HOST = HostTables(links=MappingProxyType({}), routes=frozenset(), rules=frozenset())
-_GENEVE_BYTES = 58  # what the tunnel between nodes takes of each packet
 
 
-def explain_pod(view: ClusterView, subject: str, destination: Address) -> EgressExplanation:
+def explain_pod(
+    view: ClusterView, subject: str, destination: Address, *, protocol: str = "", port: int = 0
+) -> EgressExplanation:
     """Return where the packets of a pod (NAMESPACE/POD, or an address) to a destination go, and why."""
     pod = find_pod(view, subject)
     if pod is None:
@@ -34,7 +38,7 @@ def explain_pod(view: ClusterView, subject: str, destination: Address) -> Egress
             known=False,
         )
     words = f"{pod.namespace}/{pod.name} ({', '.join(map(str, pod.addresses))}, node {pod.node or 'unknown'})"
-    asking = _Asking(view, pod, destination, words)
+    asking = _Asking(view, pod, Packet(destination=destination, protocol=protocol, port=port), words)
     if exempt := asking.exempt():
         return EgressExplanation(
             subject=words, destination=destination, headline=f"{words} to {destination}: {exempt}", is_well=True
@@ -66,17 +70,26 @@ def selecting(view: ClusterView, pod: Pod) -> tuple[EgressIP, ...]:
 class _Asking:
     view: ClusterView
     pod: Pod
-    destination: Address
+    packet: Packet
     words: str
     ground: Ground = field(init=False)
 
     def __post_init__(self) -> None:
         self.ground = Ground(self.view.intent)
 
+    @property
+    def destination(self) -> Address:
+        """Where the packet wants to go."""
+        return self.packet.destination
+
     def exempt(self) -> str:
         """Return why no EgressIP has a say, whatever selects the pod; empty when one may."""
         if self.pod.host_network:
             return f"uses the network of node {self.pod.node} itself, to which no EgressIP applies"
+        if self.pod.finished:
+            now = find_pod(self.view, str(self.pod.addresses[0])) if self.pod.addresses else None
+            heir = f"; {now.namespace}/{now.name} has its address now" if now is not None else ""
+            return f"has ended, and sends nothing{heir}"
         for node in self.view.intent.nodes:
             addresses = (*node.internal_ips, *(one.address for one in node.host_cidrs))
             if self.destination in addresses:
@@ -92,14 +105,18 @@ class _Asking:
     def explanation(self) -> EgressExplanation:
         """Return the explanation for a destination outside."""
         chosen = selecting(self.view, self.pod)
+        said = says(self.pod, self.packet, self.view.intent, self.view.rivals, chosen[0] if chosen else None)
         if not chosen:
-            blank = self._blank(f"no EgressIP selects it: {self._ordinary()}")
-            return replace(blank, notes=tuple(self._misses()))
+            headline = _won(said, self.pod) or f"no EgressIP selects it: {self._ordinary()}"
+            notes = (*self._unknown(), *self._misses())
+            return replace(self._blank(headline), notes=notes, says=said, is_well=_lost(said) is None)
         first, others = chosen[0], chosen[1:]
         answers = tuple(self._answers(first))
         decided = [finding for answer in answers for finding in answer.decision.findings]
         findings = tuple(dict.fromkeys([*unassigned(first, self.ground), *self._conflicts(first), *decided]))
-        if answers:
+        if lost := _won(said, self.pod):
+            headline = f"{lost}; EgressIP/{first.name} has no say"
+        elif answers:
             headline = "; or ".join(dict.fromkeys(_ending(answer) for answer in answers))
         else:
             has_family = self.destination.version in {one.version for one in first.egress_ips}
@@ -107,9 +124,13 @@ class _Asking:
             headline = f"EgressIP/{first.name} selects it, and {why}: {self._ordinary()}"
         return replace(
             self._blank(headline),
-            is_well=bool(answers) and not any(one.severity is not Severity.NOTE for one in findings),
+            is_well=bool(answers)
+            and _lost(said) is None
+            and not any(one.severity is not Severity.NOTE for one in findings),
             answers=answers,
             findings=findings,
+            says=said,
+            notes=(*self._spread(answers), *self._unknown()),
             standby=tuple(
                 f"EgressIP/{one.name} selects it too: a pod has the one that OVN-Kubernetes saw first, and it does not "
                 "tell which; this is the first by name"
@@ -146,6 +167,8 @@ class _Asking:
         decision = decide(asked, facts, routing)
         if host is None:
             decision = replace(decision, findings=(*decision.findings, _unread(node)))
+        size = sizes(decision, facts, is_here=asked.pod_is_here)
+        decision = replace(decision, findings=(*decision.findings, *size.findings))
         today = decide(asked, facts, replace(routing, semantics=Semantics.LEGACY))
         others = tuple(one for one in candidates(address, egress_ip, self.ground) if one.node != node.name)
         return EgressAnswer(
@@ -155,20 +178,27 @@ class _Asking:
             decision=decision,
             today=today if not _same_way(today, decision) else None,
             reply=_reply(decision, facts),
-            mtu=_mtu(decision, facts, is_here=asked.pod_is_here),
+            mtu=size.mtu,
+            large=size.large,
             others=others,
         )
 
-    def _conflicts(self, egress_ip: EgressIP) -> Iterator[Finding]:
-        namespace = next((one for one in self.view.intent.namespaces if one.name == self.pod.namespace), None)
-        for route in self.view.intent.external_routes:
-            if namespace is not None and route.namespace_selector.matches(namespace.labels):
-                text = (
-                    f"AdminPolicyBasedExternalRoute/{route.name} selects namespace {namespace.name} too: its policy "
-                    "(501) comes before that of the EgressIP (100), and the pod's SNAT is taken away"
-                )
-                fix = "let one of the two not select the pod"
-                yield Finding("Conflict", f"EgressIP/{egress_ip.name}", text, Severity.REFUSAL, fix, egress_ip.origin)
+    def _conflicts(self, egress_ip: EgressIP) -> tuple[Finding, ...]:
+        alone = replace(self.view.intent, pods=(self.pod,), egress_ips=(egress_ip,))
+        return conflicts(alone)
+
+    def _spread(self, answers: tuple[EgressAnswer, ...]) -> Iterator[str]:
+        """Say why the source changes, where the pod has several egress IPs of the destination's family."""
+        if len(answers) > 1:
+            addresses = " or ".join(str(one.address) for one in answers)
+            yield (
+                f"each new connection takes {addresses}, by OVN's hash of it: nothing pins a pod or a destination to "
+                "one of them but an EgressIP of its own with one address; `outgate egressip flows` on these nodes "
+                "shows which connection took which"
+            )
+
+    def _unknown(self) -> Iterator[str]:
+        yield from (f"{kind} has not been asked: {why}" for kind, why in self.view.rivals.unknown)
 
     def _ordinary(self) -> str:
         return f"it leaves like any pod, as its node {self.pod.node or ''}".rstrip()
@@ -251,9 +281,16 @@ def _rp_filter(facts: EgressNodeFacts, link: LinkName) -> int:
     return max(settings.get((link, Setting.RP_FILTER), 0), settings.get((LinkName("all"), Setting.RP_FILTER), 0))
 
 
-def _mtu(decision: Decision, facts: EgressNodeFacts, *, is_here: bool) -> str:
-    link = facts.host.links.get(decision.link) if decision.link is not None else None
-    parts = [f"{link.name} {link.mtu}"] if link is not None else []
-    if not is_here:
-        parts.append(f"between the nodes geneve takes {_GENEVE_BYTES} bytes of it")
-    return ", ".join(parts) or "not known"
+def _lost(said: tuple[Say, ...]) -> Say | None:
+    """Return the first object that drops the packet, or sends it another way."""
+    return next((one for one in said if one.fate in (Fate.DROPS, Fate.TAKES)), None)
+
+
+def _won(said: tuple[Say, ...], pod: Pod) -> str:
+    """Return what that object does, in a sentence; empty when there is none."""
+    one = _lost(said)
+    if one is None:
+        return ""
+    if one.fate is Fate.DROPS:
+        return f"is dropped on {pod.node} by {one.about}: {one.text}"
+    return f"is taken by {one.about}: {one.text}"

@@ -12,6 +12,7 @@ from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import Networks, hosting_nic
 from outgate.plan.ground import Ground, network_for
+from outgate.plan.rivals import conflicts
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
 
@@ -20,12 +21,13 @@ def listed(intent: Intent) -> tuple[EgressRow, ...]:
     index, pods_in, ground = NamespaceIndex(intent.namespaces), pods_by_namespace(intent.pods), Ground(intent)
     owner: dict[tuple[str, str], str] = {}
     rows = []
+    fights = conflicts(intent)
     for one in sorted(intent.egress_ips, key=lambda each: each.name):
         namespaces = index.select(one.namespace_selector)
         pods = pods_of(namespaces, one.pod_selector, pods_in)
         mine = [pod for pod in pods if owner.setdefault((pod.namespace, pod.name), one.name) == one.name]
         lost = [pod for pod in pods if owner[pod.namespace, pod.name] != one.name]
-        findings = [*unassigned(one, ground)]
+        findings = [*unassigned(one, ground), *_fights_of(one, fights)]
         if lost:
             other = owner[lost[0].namespace, lost[0].name]
             text = (
@@ -86,8 +88,15 @@ def detail(view: ClusterView, name: str) -> EgressDetail:
         placements=tuple(_placement(view, address, node) for address, node in _placed(found)),
         pods=tuple(pod for pod, owner in owners if owner == name),
         standby=tuple((pod, owner) for pod, owner in owners if owner != name),
-        findings=unassigned(found, Ground(view.intent)),
+        findings=(*unassigned(found, Ground(view.intent)), *_fights_of(found, conflicts(view.intent))),
     )
+
+
+def _fights_of(egress_ip: EgressIP, fights: tuple[Finding, ...]) -> Iterator[Finding]:
+    """Yield the conflicts of an EgressIP, each with what the other object is told, which stands behind it."""
+    for one, other in zip(fights[::2], fights[1::2], strict=True):
+        if one.about == f"EgressIP/{egress_ip.name}":
+            yield from (one, other)
 
 
 def _placement(view: ClusterView, address: Address, name: str) -> Placement:

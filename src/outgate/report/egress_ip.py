@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from outgate.model.egress_ip import Decision, EgressAnswer, EgressExplanation
+from outgate.model.rivals import Fate, Say
 from outgate.report.findings import finding_lines
 from outgate.report.layout import PLAIN, Cell, Row, Style, Tone, columns, paragraph
 from outgate.report.plain import Plain, document
+
+_TONES = {Fate.DROPS: Tone.BAD, Fate.TAKES: Tone.BAD, Fate.MAY_DROP: Tone.WARN}
 
 
 def egress_text(explanation: EgressExplanation, style: Style = PLAIN) -> str:
@@ -13,6 +16,8 @@ def egress_text(explanation: EgressExplanation, style: Style = PLAIN) -> str:
     lines = paragraph(explanation.headline, style, tone=Tone.GOOD if explanation.is_well else Tone.BAD)
     for answer in explanation.answers:
         lines += ["", *columns(_rows(answer), style, indent=2)]
+    if explanation.says:
+        lines += ["", *columns([_said(one) for one in explanation.says], style, indent=2)]
     also = [_row("note", text) for text in (*explanation.standby, *explanation.notes)]
     if also:
         lines += ["", *columns(also, style, indent=2)]
@@ -49,9 +54,14 @@ def _rows(answer: EgressAnswer) -> list[Row]:
     rows.append(_row("offload", f"{possible}: {decision.offload.reason}"))
     rows.append(_row("answers", answer.reply))
     rows.append(_row("MTU", answer.mtu))
+    rows += [_row("large", answer.large)] if answer.large else []
     if answer.today is not None:
         rows.append(_row("legacy", f"{way(answer.today)} (row {answer.today.row})", Tone.FAINT))
     return rows
+
+
+def _said(one: Say) -> Row:
+    return [Cell(one.about, Tone.FAINT), Cell(f"{one.fate.value}: {one.text}", _TONES.get(one.fate, Tone.PLAIN))]
 
 
 def _others(answer: EgressAnswer) -> list[str]:
