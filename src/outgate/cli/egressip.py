@@ -101,7 +101,27 @@ _NODES = click.option(
 )
 
 
-@click.group()
+_QUESTIONS = {"flows": "flows"}  # commands in cli/egress_questions.py
+
+
+class WithQuestions(click.Group):
+    """The group of commands about EgressIPs, with those that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, sorted as the help shows them."""
+        return sorted([*super().list_commands(ctx), *_QUESTIONS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command."""
+        if cmd_name not in _QUESTIONS:
+            return super().get_command(ctx, cmd_name)
+        from outgate.cli import egress_questions
+
+        command: click.Command = getattr(egress_questions, _QUESTIONS[cmd_name])
+        return command
+
+
+@click.group(cls=WithQuestions)
 def egressip() -> None:
     """Look at EgressIPs: where they are, whom they serve, and why one is not assigned."""
 
