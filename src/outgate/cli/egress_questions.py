@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
+from outgate.cli.egressip import Routed, nodes_option
 from outgate.cli.gateway import place_options
 from outgate.cli.show import CHANGES, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
+
+if TYPE_CHECKING:
+    from outgate.model.net import Address
 
 
 @click.command()
@@ -29,3 +34,39 @@ def flows(options: GatewayOptions, egress_ip: str, node: str, output: str) -> in
     found = flows_here(objects_of(options), node or os.uname().nodename, egress_ip)
     show(output, lambda: flows_document(found), lambda: flows_text(found, PORTS, style()))
     return CHANGES if found.findings else FINE
+
+
+@click.command()
+@click.option("--seen", metavar="IP", default="", help="Whose this address is, and who is seen as it.")
+@nodes_option
+@format_option
+@place_options
+def unserved(options: GatewayOptions, routed: Routed, seen: str, output: str) -> int:
+    """List pods that leave as somebody else though their namespace has an EgressIP: exit 1 when any does unmeant.
+
+    Somebody's firewall has seen a node's or a pod's address: `--seen` names the pods that it may have been.
+    """
+    from dataclasses import replace
+
+    from outgate.plan.unserved import unserved as leaving
+    from outgate.report.unserved import unserved_document, unserved_text
+    from outgate.roles.egress_view import ViewOptions, rivals_at, view_of
+
+    view = view_of(ViewOptions(objects=options, nodes=routed.nodes))
+    found = leaving(replace(view, rivals=rivals_at(options)), parse_address(seen, "--seen") if seen else None)
+    show(output, lambda: unserved_document(found), lambda: unserved_text(found, style()))
+    return CHANGES if any(not one.is_meant for one in found.leaving) else FINE
+
+
+def parse_address(text: str, option: str) -> Address:
+    """Return the address that somebody typed.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no address", param_hint=option) from None

@@ -34,7 +34,7 @@ _SHOWN = 3
 
 def says(pod: Pod, packet: Packet, intent: Intent, rivals: Rivals, serving: EgressIP | None) -> tuple[Say, ...]:
     """Return what each object says to a packet of a pod; `serving` is the EgressIP that the pod has, if any."""
-    return (*barriers(pod, packet, rivals), *_takers(pod, intent, rivals, serving), *_others(pod, packet, rivals))
+    return (*barriers(pod, packet, rivals), *takers(pod, intent, rivals, serving), *_others(pod, packet, rivals))
 
 
 def barriers(pod: Pod, packet: Packet, rivals: Rivals) -> Iterator[Say]:
@@ -129,7 +129,7 @@ def _selects(policy: NetworkPolicy, pod: Pod) -> bool:
     return policy.namespace == pod.namespace and (policy.pods is None or policy.pods.matches(pod.labels))
 
 
-def _takers(pod: Pod, intent: Intent, rivals: Rivals, serving: EgressIP | None) -> Iterator[Say]:
+def takers(pod: Pod, intent: Intent, rivals: Rivals, serving: EgressIP | None) -> Iterator[Say]:
     """Yield what may send the packet another way, the highest priority first."""
     labels = next((one.labels for one in intent.namespaces if one.name == pod.namespace), ())
     for route in intent.external_routes:
