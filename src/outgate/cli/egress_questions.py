@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from outgate.cli.egressip import Routed, nodes_option
+from outgate.cli.egressip import Routed, nodes_option, view_options
 from outgate.cli.gateway import place_options
 from outgate.cli.show import CHANGES, FINE, format_option, show, style
 from outgate.roles.options import GatewayOptions
@@ -56,6 +56,28 @@ def unserved(options: GatewayOptions, routed: Routed, seen: str, output: str) ->
     found = leaving(replace(view, rivals=rivals_at(options)), parse_address(seen, "--seen") if seen else None)
     show(output, lambda: unserved_document(found), lambda: unserved_text(found, style()))
     return CHANGES if any(not one.is_meant for one in found.leaving) else FINE
+
+
+@click.command()
+@click.argument("prefix", metavar="PREFIX")
+@view_options
+@format_option
+@place_options
+def route(options: GatewayOptions, routed: Routed, prefix: str, output: str) -> int:
+    """Say which egress IPs follow the route to PREFIX that their node's host has: exit 1 when one does not, and why."""
+    from ipaddress import ip_network
+
+    from outgate.plan.egress_route import who_follows
+    from outgate.report.egress_route import route_document, route_text
+    from outgate.roles.egress_view import ViewOptions, view_of
+
+    try:
+        asked = ip_network("0.0.0.0/0" if prefix == "default" else prefix)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="PREFIX") from None
+    found = who_follows(view_of(ViewOptions(objects=options, nodes=routed.nodes, routing=routed.routing)), asked)
+    show(output, lambda: route_document(found), lambda: route_text(found, style()))
+    return CHANGES if found.ignored else FINE
 
 
 def parse_address(text: str, option: str) -> Address:

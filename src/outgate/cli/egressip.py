@@ -101,7 +101,7 @@ _NODES = click.option(
 )
 
 
-_QUESTIONS = {"flows": "flows", "unserved": "unserved"}  # commands in cli/egress_questions.py
+_QUESTIONS = {"flows": "flows", "route": "route", "unserved": "unserved"}  # commands in cli/egress_questions.py
 
 
 class WithQuestions(click.Group):
