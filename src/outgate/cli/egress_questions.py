@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from outgate.model.net import Address
 
 
+_HERE = click.option(
+    "--node", envvar="NODE_NAME", default="", help="The Node that this machine is; by default its host name."
+)
+
+
 @click.command()
 @click.argument("egress_ip", metavar="[NAME]", default="")
-@click.option("--node", envvar="NODE_NAME", default="", help="The Node that this machine is; by default its host name.")
+@_HERE
 @format_option
 @place_options
 def flows(options: GatewayOptions, egress_ip: str, node: str, output: str) -> int:
@@ -78,6 +83,27 @@ def route(options: GatewayOptions, routed: Routed, prefix: str, output: str) -> 
     found = who_follows(view_of(ViewOptions(objects=options, nodes=routed.nodes, routing=routed.routing)), asked)
     show(output, lambda: route_document(found), lambda: route_text(found, style()))
     return CHANGES if found.ignored else FINE
+
+
+@click.command()
+@click.argument("address", metavar="IP")
+@_HERE
+@format_option
+@place_options
+def neighbour(options: GatewayOptions, address: str, node: str, output: str) -> int:
+    """Ask on the LAN who answers for an egress IP, and compare with who should: exit 1 when they differ.
+
+    Run it in the network namespace of a node on that LAN, with CAP_NET_RAW; on another node than the one that has the
+    address it hears that one too. Nothing is claimed: it sends ARP and neighbour discovery probes.
+    """
+    from outgate.report.neighbour import neighbour_document, neighbour_text
+    from outgate.roles.egress_here import neighbour_here
+    from outgate.roles.egress_view import objects_of, rivals_at
+
+    asked = parse_address(address, "IP")
+    found = neighbour_here(asked, objects_of(options), rivals_at(options), node or os.uname().nodename)
+    show(output, lambda: neighbour_document(found), lambda: neighbour_text(found, style()))
+    return CHANGES if found.findings else FINE
 
 
 def parse_address(text: str, option: str) -> Address:

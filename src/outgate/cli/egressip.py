@@ -101,7 +101,7 @@ _NODES = click.option(
 )
 
 
-_QUESTIONS = {"flows": "flows", "route": "route", "unserved": "unserved"}  # commands in cli/egress_questions.py
+_QUESTIONS = ("flows", "neighbour", "route", "unserved")  # commands in cli/egress_questions.py
 
 
 class WithQuestions(click.Group):
@@ -117,7 +117,7 @@ class WithQuestions(click.Group):
             return super().get_command(ctx, cmd_name)
         from outgate.cli import egress_questions
 
-        command: click.Command = getattr(egress_questions, _QUESTIONS[cmd_name])
+        command: click.Command = getattr(egress_questions, cmd_name)
         return command
 
 

@@ -6,8 +6,14 @@ from __future__ import annotations
 
 from outgate.model.egress_flows import EgressFlows
 from outgate.model.intent import Intent
+from outgate.model.neighbour import Heard, Neighbour
+from outgate.model.net import Address
+from outgate.model.rivals import Rivals
 from outgate.plan.egress_flows import Held, egress_flows
+from outgate.plan.neighbour import judge, question
 from outgate.systems.conntrack.read import count, flows
+from outgate.systems.kernel.tables import read_tables
+from outgate.systems.wire.ask import who_has
 
 
 def flows_here(intent: Intent, node: str, only: str = "") -> EgressFlows:
@@ -19,3 +25,18 @@ def flows_here(intent: Intent, node: str, only: str = "") -> EgressFlows:
     """
     occupancy = count()
     return egress_flows(intent, node, Held(flows=flows(), entries=occupancy.entries, limit=occupancy.limit), only)
+
+
+def neighbour_here(address: Address, intent: Intent, rivals: Rivals, node: str) -> Neighbour:
+    """Ask on the LAN of an address who has it, from this thread's network namespace; it takes about a second.
+
+    Raises:
+        IntentError: this machine is no Node, or not on that LAN.
+        Unreachable: the NIC does not let us ask, or CAP_NET_RAW is missing.
+    """
+    host = read_tables()
+    asked = question(address, intent, node, host)
+    link = host.links.get(asked.link)
+    answers = who_has(asked.link, asked.addresses)
+    heard = Heard(node=node, link=asked.link, own=link.mac if link is not None else None, answers=answers)
+    return judge(address, intent, heard, rivals.cloud)
