@@ -216,3 +216,30 @@ def test_route_says_which_egress_ip_follows_and_packets_agree(local: OvnLaborato
     assert (code, one["follows"]) == (1, False)
     assert sum(local.by_secondary.seen().values()) == before
     assert one["routes"][0]["hop"]["link"] == SECONDARY_NIC
+
+
+def test_with_two_egress_ips_connections_take_either_and_keep_it(local: OvnLaboratory, tmp_path: Path) -> None:
+    """OVN-Kubernetes gives the pod's policy the gateway routers of both egress nodes as next hops."""
+    pod, first, second = local.node("n1").pods[0], PRIMARY_EGRESS[0], PRIMARY_EGRESS[0] + 1
+    hops = f"{local.node('n1').at.join[0]},{local.node('n2').at.transit[0]}"
+    for name, address in (("n1", first), ("n2", second)):
+        node = local.node(name)
+        node.programs.nbctl("lr-nat-add", node.at.router, "snat", str(address), str(pod.addresses[0]))
+    match = f"ip4.src == {pod.addresses[0]}"
+    local.node("n1").programs.nbctl("lr-policy-add", CLUSTER_ROUTER, "100", match, "reroute", hops)
+    local.settle()
+    prod = objects.egress_ip("prod", (first, second), {first: "n1", second: "n2"})
+    objects.write(tmp_path, [*objects.cluster(local, local=True, chosen=CHOSEN), prod])
+    flow = pod.agent.hold(OUTSIDE[0])
+
+    seen: set[object] = set()
+    for _ in range(64):  # each takes either with even odds
+        seen.add(pod.agent.fetch(OUTSIDE[0], timeout_s=2).source)
+        if len(seen) > 1:
+            break
+
+    assert seen == {first, second}
+    assert len(set(flow.stop().sources)) == 1
+    found = explain(local, tmp_path, "p11", OUTSIDE[0])
+    assert [one["address"] for one in found["answers"]] == [str(first), str(second)]
+    assert f"each new connection takes {first} or {second}" in found["notes"][0]

@@ -29,7 +29,7 @@ IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 FENCE = re.compile(r"^ *```(?P<language>\w*)\n(?P<body>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\((?P<to>[^)\s]+)\)")
-PROMPT = re.compile(r"^(?:gw1#|admin\$|outside#|\S+/app-\d\$) ")
+PROMPT = re.compile(r"^(?:gw1#|n\d#|admin\$|outside#|\S+/app-\d\$) ")
 AND_THEN = re.compile(r"\s*(?:;|&&)\s+")
 INTO = re.compile(r"\s(?:\d?>|<|\|).*")  # what a shell does with the answer
 

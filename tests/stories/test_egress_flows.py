@@ -18,6 +18,7 @@ from outgate.model.errors import IntentError
 from outgate.model.flow import Endpoints, Flow, TcpState
 from outgate.model.intent import ClusterNetwork, EgressIP, Intent, Namespace, Node, Pod
 from outgate.model.net import Address
+from outgate.model.rivals import EgressService
 from outgate.model.selector import LabelSelector
 from outgate.plan.egress_flows import PORTS, Held, egress_flows
 from outgate.report.egress_flows import flows_document, flows_text
@@ -131,6 +132,9 @@ def test_what_may_leave_as_its_node_is_not_told() -> None:
     masqueraded = flow(WEB, ip_address("169.254.0.2"))
 
     assert look([flow(TOOL, N1), flow(WEB, N1, to=inside), masqueraded], intent=intent).astray == ()
+    service = EgressService(namespace="shop", name="web", by_address=True, addresses=(GONE,))
+    held = Held(flows=(flow(WEB, GONE),), entries=1, limit=9)
+    assert egress_flows(INTENT, "n1", held, services=(service,)).astray == ()
 
 
 def test_a_flow_that_an_egress_ip_left_behind_when_it_moved_is_told() -> None:

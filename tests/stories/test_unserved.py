@@ -185,7 +185,8 @@ def test_an_address_that_was_seen_has_an_owner_and_pods(seen: str, owner: str, p
 def test_the_text_says_whose_the_address_is_and_what_is_always_so() -> None:
     text = unserved_text(unserved(VIEW, ip_address("192.168.99.22")))
 
-    assert text.startswith("192.168.99.22 is Node/n2\n1 pod address of namespaces with an EgressIP without it, 0 of")
+    first = "192.168.99.22 is Node/n2\n1 pod address leaves without the EgressIP of the namespace, 1 of them because"
+    assert text.startswith(first)
     assert "1 pod of other namespaces leaves as this node too" in text
     assert "shop/job  10.128.1.9  192.168.99.22 (Node/n2)  the podSelector of EgressIP/prod does not select it" in text
     assert "leaves as the address that was called" in text

@@ -34,9 +34,9 @@ def flows(options: GatewayOptions, egress_ip: str, node: str, output: str) -> in
     from outgate.plan.egress_flows import PORTS
     from outgate.report.egress_flows import flows_document, flows_text
     from outgate.roles.egress_here import flows_here
-    from outgate.roles.egress_view import objects_of
+    from outgate.roles.egress_view import objects_of, rivals_at
 
-    found = flows_here(objects_of(options), node or os.uname().nodename, egress_ip)
+    found = flows_here(objects_of(options), node or os.uname().nodename, egress_ip, rivals_at(options))
     show(output, lambda: flows_document(found), lambda: flows_text(found, PORTS, style()))
     return CHANGES if found.findings else FINE
 

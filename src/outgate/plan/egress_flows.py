@@ -10,7 +10,7 @@ table: a flow that no zone translates is in its pod's zone, and says nothing.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
@@ -19,6 +19,7 @@ from outgate.model.errors import IntentError
 from outgate.model.flow import Flow, TcpState
 from outgate.model.intent import Intent, Pod
 from outgate.model.net import Address, Prefix
+from outgate.model.rivals import EgressService
 from outgate.model.why import Finding
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 
@@ -39,8 +40,11 @@ class Held:
     limit: int
 
 
-def egress_flows(intent: Intent, node: str, held: Held, only: str = "") -> EgressFlows:
-    """Return what the flows of a node say; `only` names one EgressIP, empty: all.
+def egress_flows(
+    intent: Intent, node: str, held: Held, only: str = "", *, services: Collection[EgressService] = ()
+) -> EgressFlows:
+    """Return what the flows of a node say; `only` names one EgressIP, empty: all. Pods may leave with the addresses of
+    `services` as well.
 
     Raises:
         IntentError: there is no such Node.
@@ -49,6 +53,7 @@ def egress_flows(intent: Intent, node: str, held: Held, only: str = "") -> Egres
         names = ", ".join(one.name for one in intent.nodes[:5]) or "none"
         raise IntentError(f"there is no Node {node!r}; there are {names}: name it with --node")
     known = _Known.of(intent, node)
+    known.others = frozenset(address for one in services for address in one.addresses)
     taken: dict[Address, dict[Remote, dict[int, _Port]]] = defaultdict(lambda: defaultdict(dict))
     by_pod: dict[tuple[str, Address], Counter[Remote]] = defaultdict(Counter)
     astray: list[Astray] = []
@@ -92,6 +97,7 @@ class _Known:
     served_by: dict[Address, set[str]] = field(default_factory=lambda: defaultdict(set))
     owners: dict[Address, str] = field(default_factory=dict)
     nodes: dict[Address, str] = field(default_factory=dict)
+    others: frozenset[Address] = frozenset()  # of EgressServices
     inside: tuple[Prefix, ...] = ()
 
     @classmethod
@@ -130,7 +136,9 @@ class _Known:
         place = allowed.get(seen_as, self.here)
         if place != self.here:
             return f"leaves here as {seen_as}, which is on {place} now, where answers come to"
-        if seen_as in allowed or to in self.nodes or any(seen_as in one for one in _masquerade(seen_as)):
+        if seen_as in allowed or seen_as in self.others or to in self.nodes:
+            return ""
+        if any(one.version == seen_as.version and seen_as in one for one in _MASQUERADE):
             return ""
         should = " or ".join(map(str, sorted(allowed, key=int)))
         if seen_as in self.nodes:
@@ -140,10 +148,6 @@ class _Known:
         if source not in self.pods:
             now = "no pod has its source any more"
         return f"leaves as {seen_as} of {whose}; {now}"
-
-
-def _masquerade(address: Address) -> Iterator[Prefix]:
-    return (one for one in _MASQUERADE if one.version == address.version)
 
 
 def _remote(flow: Flow) -> Remote:
@@ -193,9 +197,9 @@ def _exhaustion(addresses: Iterable[AddressUse]) -> Iterator[Finding]:
 def _strays(astray: Iterable[Astray]) -> Iterator[Finding]:
     by_text: dict[tuple[str, str], int] = Counter((one.pod, one.text) for one in astray)
     for (pod, text), number in by_text.items():
-        flows = "1 flow" if number == 1 else f"{number:,} flows"
+        flows = "1 flow" if number == 1 else f"{number:,} flows, each of which"
         fix = "end the connection, in the pod or with `conntrack -D`: only a new one gets another address"
-        yield Finding("FlowAstray", f"Pod/{pod}", f"{flows}: {text}", fix=fix)
+        yield Finding("FlowAstray", f"Pod/{pod}", f"{flows} {text}", fix=fix)
 
 
 def _full(node: str, held: Held) -> Iterator[Finding]:

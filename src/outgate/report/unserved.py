@@ -20,9 +20,9 @@ def unserved_text(found: Unserved, style: Style = PLAIN) -> str:
     if found.seen is not None:
         whose = f"is {found.owner}" if found.owner else "is nobody's here: no EgressIP, node or pod has it"
         lines += paragraph(f"{found.seen} {whose}", style, tone=Tone.STRONG)
-    amiss = sum(not one.is_meant for one in found.leaving)
-    number = count(len(found.leaving), "pod address", "pod addresses")
-    lines.append(f"{number} of namespaces with an EgressIP without it, {amiss} of them not by a podSelector")
+    meant = sum(one.is_meant for one in found.leaving)
+    number = count(len(found.leaving), "pod address leaves", "pod addresses leave")
+    lines.append(f"{number} without the EgressIP of the namespace, {meant} of them because a podSelector says so")
     if found.ordinary:
         lines.append(f"{count(found.ordinary, 'pod')} of other namespaces leaves as this node too")
     if found.leaving:
@@ -30,7 +30,8 @@ def unserved_text(found: Unserved, style: Style = PLAIN) -> str:
         shown = found.leaving if style.whole else found.leaving[: MANY * 3]
         lines += ["", *columns([head, *map(_row, shown)], style)]
         lines += [f"and {len(found.leaving) - len(shown)} more"] if len(found.leaving) > len(shown) else []
-    return "\n".join([*lines, "", *columns([["", Cell("always", Tone.FAINT), one] for one in _ALWAYS], style)])
+    always: list[Row] = [[Cell("" if place else "always", Tone.FAINT), one] for place, one in enumerate(_ALWAYS)]
+    return "\n".join([*lines, "", *columns(always, style)])
 
 
 def unserved_document(found: Unserved) -> dict[str, Plain]:

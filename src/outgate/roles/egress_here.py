@@ -8,7 +8,7 @@ from outgate.model.egress_flows import EgressFlows
 from outgate.model.intent import Intent
 from outgate.model.neighbour import Heard, Neighbour
 from outgate.model.net import Address
-from outgate.model.rivals import Rivals
+from outgate.model.rivals import NO_RIVALS, Rivals
 from outgate.plan.egress_flows import Held, egress_flows
 from outgate.plan.neighbour import judge, question
 from outgate.systems.conntrack.read import count, flows
@@ -16,7 +16,7 @@ from outgate.systems.kernel.tables import read_tables
 from outgate.systems.wire.ask import who_has
 
 
-def flows_here(intent: Intent, node: str, only: str = "") -> EgressFlows:
+def flows_here(intent: Intent, node: str, only: str = "", rivals: Rivals = NO_RIVALS) -> EgressFlows:
     """Return what connection tracking in this thread's network namespace says; `only` names one EgressIP.
 
     Raises:
@@ -24,7 +24,8 @@ def flows_here(intent: Intent, node: str, only: str = "") -> EgressFlows:
         Unreachable: netlink does not answer.
     """
     occupancy = count()
-    return egress_flows(intent, node, Held(flows=flows(), entries=occupancy.entries, limit=occupancy.limit), only)
+    held = Held(flows=flows(), entries=occupancy.entries, limit=occupancy.limit)
+    return egress_flows(intent, node, held, only, services=rivals.services)
 
 
 def neighbour_here(address: Address, intent: Intent, rivals: Rivals, node: str) -> Neighbour:

@@ -116,6 +116,10 @@ def rivals_at(options: GatewayOptions) -> Rivals:
         IntentError: a file can not be read.
         Unreachable: the API server can not be opened.
     """
+    if options.clusters:
+        return Rivals(
+            unknown=(("EgressFirewall, NetworkPolicy and others", "of several clusters: name one by --context"),)
+        )
     if options.kubeconfig is not None:
         return read_rivals_live(open_server(options, options.contexts))
     root = root_of(options.manifests)
