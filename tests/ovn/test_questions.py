@@ -7,8 +7,10 @@ EgressIP prod serves p11 on n1 and p21 on n2. Primary: 192.168.99.150 (fd99::150
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -243,3 +245,58 @@ def test_with_two_egress_ips_connections_take_either_and_keep_it(local: OvnLabor
     found = explain(local, tmp_path, "p11", OUTSIDE[0])
     assert [one["address"] for one in found["answers"]] == [str(first), str(second)]
     assert f"each new connection takes {first} or {second}" in found["notes"][0]
+
+
+IP_MTU_DISCOVER, PMTUDISC_DONT, PMTUDISC_DO = 10, 0, 2  # linux/in.h: may be cut, must not be cut
+
+
+def large_answers(lab: OvnLaboratory, pod: OvnPod, to: str, *, discover: int) -> tuple[bool, bool]:
+    """Answer a pod by UDP with more than its MTU, again and again; return whether one arrives, and whether the sender
+    is told that it must not be so large.
+    """
+    with lab.ext.inside():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with pod.net.inside():
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with server, client:
+        server.bind((to, 4444))
+        server.settimeout(10)
+        server.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, discover)
+        client.sendto(b"question", (to, 4444))
+        _, seen_as = server.recvfrom(100)
+        server.sendto(b"small", seen_as)
+        client.settimeout(10)
+        assert client.recv(100) == b"small"
+        client.settimeout(0.5)
+        told = False
+        for _ in range(4):
+            try:
+                server.sendto(bytes(1430), seen_as)
+            except OSError as error:
+                told = told or error.errno == errno.EMSGSIZE
+            try:
+                return len(client.recv(2000)) == 1430, told
+            except TimeoutError:
+                continue
+        return False, told
+
+
+def test_the_host_cuts_large_answers_or_tells_their_sender(local: OvnLaboratory, tmp_path: Path) -> None:
+    Today(local).assign_secondary(Assigned(pair=SECONDARY_EGRESS, node="n1", pods=chosen(local)))
+    tell(local, tmp_path, SECONDARY_EGRESS)
+    pod, to = local.node("n1").pods[0], str(PARTNER[0])
+
+    assert large_answers(local, pod, to, discover=PMTUDISC_DONT) == (True, False)
+    assert large_answers(local, pod, to, discover=PMTUDISC_DO) == (False, True)
+    said = explain(local, tmp_path, "p11", to)["answers"][0]["large"]
+    assert said.startswith("answers of more than 1400 bytes: the host cuts those that may be cut")
+
+
+@pytest.mark.parametrize("discover", [PMTUDISC_DONT, PMTUDISC_DO])
+def test_in_shared_gateway_mode_large_answers_are_lost(lab: OvnLaboratory, tmp_path: Path, discover: int) -> None:
+    Today(lab).assign_primary(Assigned(pair=PRIMARY_EGRESS, node="n1", pods=chosen(lab)))
+    tell(lab, tmp_path, PRIMARY_EGRESS, local=False)
+    pod, to = lab.node("n1").pods[0], str(OUTSIDE[0])
+
+    assert large_answers(lab, pod, to, discover=discover) == (False, False)
+    assert "are lost: nobody cuts them" in explain(lab, tmp_path, "p11", to)["answers"][0]["large"]

@@ -1,8 +1,9 @@
 """Which sizes of packets lie on the way of a decision, and what becomes of answers that are too large for the pod.
 
-The pods' MTU is that of the management port. In shared gateway mode nothing between the NIC and the pod cuts a packet:
-the gateway router answers its sender. In local mode br-ex hands large answers to the kernel, and so does every path by
-the host; the kernel cuts what may be cut. Source: bridgeflows.go and gateway.go (gateway_mtu) of OVN-Kubernetes (2026).
+The pods' MTU is that of the management port. In shared gateway mode nothing between the NIC and the pod cuts a packet,
+and with OVN 23.03 its sender hears nothing. In local mode br-ex hands large answers to the kernel, and so does every
+path by the host; the kernel cuts what may be cut, and tells the sender of the rest. Source: bridgeflows.go of
+OVN-Kubernetes (2026); packets in the laboratory, but for br-ex in local mode.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def sizes(decision: Decision, facts: EgressNodeFacts, *, is_here: bool) -> Sizes
 def _large(decision: Decision, facts: EgressNodeFacts, pods: int) -> str:
     more = f"of more than {pods} bytes" if pods else "larger than the pods' MTU"
     if decision.path is Path.GATEWAY_ROUTER and facts.node.mode is not GatewayMode.LOCAL:
-        return f"answers {more} are never cut; {_TOLD}"
+        return f"answers {more} are lost: nobody cuts them, and their sender may not be told"
     where = f"{BRIDGE} hands them to the host, which" if decision.path is Path.GATEWAY_ROUTER else "the host"
     return f"answers {more}: {where} cuts those that may be cut; of the others {_TOLD}"
 

@@ -54,8 +54,9 @@ def unused_tenants(seen: Seen) -> Troubles:
 
 
 def routed_and_egress_ip(seen: Seen) -> Troubles:
-    """Name namespaces that an external route and an EgressIP both select: OVN-Kubernetes obeys the route alone, and
-    deletes the translations of such pods (pkg/ovn/controller/apbroute/network_client.go).
+    """Name namespaces that an external route and an EgressIP both select: OVN-Kubernetes obeys the route, and deletes
+    the translations of such pods; in shared gateway mode that is so on the pod's own node alone. Who wins for which pod
+    `outgate egressip list` says, which knows pods and modes (`plan.rivals`).
     """
     intent = seen.snapshot.intent
     index = NamespaceIndex(intent.namespaces)
@@ -69,7 +70,7 @@ def routed_and_egress_ip(seen: Seen) -> Troubles:
             for route in routes.get(name, ()):
                 both[_about(route)].append(name)
         for route_name, names in both.items():
-            text = f"{listed(names)} have it and {route_name}: the route wins, and the EgressIP does nothing there"
+            text = f"{listed(names)} have it and {route_name}: the route wins, but for pods off the egress node in shared gateway mode"
             yield warn(f"EgressIP/{egress_ip.name}", text, "take the namespaces out of one of the two")
 
 
