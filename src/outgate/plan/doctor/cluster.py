@@ -70,7 +70,9 @@ def routed_and_egress_ip(seen: Seen) -> Troubles:
             for route in routes.get(name, ()):
                 both[_about(route)].append(name)
         for route_name, names in both.items():
-            text = f"{listed(names)} have it and {route_name}: the route wins, but for pods off the egress node in shared gateway mode"
+            text = (
+                f"{listed(names)} have it and {route_name}: the route wins (in shared gateway mode on the egress node)"
+            )
             yield warn(f"EgressIP/{egress_ip.name}", text, "take the namespaces out of one of the two")
 
 
