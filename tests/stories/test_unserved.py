@@ -16,12 +16,14 @@ import pytest
 
 from outgate.model.egress_ip import ClusterView
 from outgate.model.host_table import EGRESS_IP_PRIORITY, HostTables
-from outgate.model.intent import EgressIP, ExternalRoute, Intent, Namespace, Node, Pod
+from outgate.model.intent import EgressIP, EgressRouting, ExternalRoute, Intent, Namespace, Node, Pod
 from outgate.model.net import Link, LinkName, OnLink, Route, Rule, TableId
 from outgate.model.nics import GatewayMode
 from outgate.model.rivals import Advertisement, Rivals
+from outgate.model.routing import OnUnassigned
 from outgate.model.selector import LabelSelector
 from outgate.model.unserved import Leaving
+from outgate.plan.egress_explain import explain_pod
 from outgate.plan.unserved import unserved
 from outgate.report.unserved import unserved_document, unserved_text
 
@@ -136,6 +138,16 @@ def test_a_pod_whose_rule_the_egress_node_lacks_leaves_as_that_node() -> None:
     shared = replace(INTENT, nodes=tuple(replace(one, mode=GatewayMode.SHARED) for one in INTENT.nodes))
     dropped = rows(replace(lacking, intent=shared))["far/one", "10.128.0.20"]
     assert (dropped.seen_as, dropped.why.endswith("what comes there is dropped")) == (None, True)
+
+
+def test_with_on_unassigned_drop_nothing_leaves_and_explain_says_the_same() -> None:
+    drop = EgressRouting(name="default", on_unassigned=OnUnassigned.DROP)
+    view = replace(VIEW, intent=replace(INTENT, egress_routings=(drop,)))
+
+    found = rows(view)["idle/one", "10.128.0.30"]
+    assert (found.seen_as, found.why.endswith("with onUnassigned drop nothing leaves")) == (None, True)
+    said = explain_pod(view, "idle/one", ip_address("203.0.113.10")).headline
+    assert said.endswith("it does not leave, because its EgressRouting says onUnassigned drop")
 
 
 def test_pods_of_an_advertised_network_are_seen_as_themselves() -> None:

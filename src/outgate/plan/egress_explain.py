@@ -11,7 +11,7 @@ from outgate.model.host_table import HostTables
 from outgate.model.intent import EgressIP, Namespace, Node, Pod
 from outgate.model.net import Address, Discard, LinkName, NextHop, OnLink, Setting, Via
 from outgate.model.rivals import Fate, Packet, Say
-from outgate.model.routing import Semantics
+from outgate.model.routing import OnUnassigned, Semantics
 from outgate.model.selector import LabelSelector
 from outgate.model.why import Finding, Severity
 from outgate.plan.assignment import candidates, unassigned
@@ -121,7 +121,7 @@ class _Asking:
         else:
             has_family = self.destination.version in {one.version for one in first.egress_ips}
             why = "is assigned to no node" if has_family else f"has no IPv{self.destination.version} address"
-            headline = f"EgressIP/{first.name} selects it, and {why}: {self._ordinary()}"
+            headline = f"EgressIP/{first.name} selects it, and {why}: {self._without(first)}"
         return replace(
             self._blank(headline),
             is_well=bool(answers)
@@ -199,6 +199,13 @@ class _Asking:
 
     def _unknown(self) -> Iterator[str]:
         yield from (f"{kind} has not been asked: {why}" for kind, why in self.view.rivals.unknown)
+
+    def _without(self, egress_ip: EgressIP) -> str:
+        """Return what becomes of packets for which no node has an egress IP."""
+        routing = self.view.routing or Routings.of(self.view.intent)[egress_ip.name]
+        if routing.on_unassigned is OnUnassigned.DROP:
+            return "it does not leave, because its EgressRouting says onUnassigned drop"
+        return self._ordinary()
 
     def _ordinary(self) -> str:
         return f"it leaves like any pod, as its node {self.pod.node or ''}".rstrip()

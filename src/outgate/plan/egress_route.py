@@ -9,6 +9,7 @@ from outgate.model.egress_route import Follows, RouteAnswer
 from outgate.model.net import MAIN, Prefix, Route
 from outgate.model.routing import Routing
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide, hosting_nic
+from outgate.plan.routing import Routings
 from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
 from outgate.plan.whatif import ranges
 
@@ -21,6 +22,7 @@ def who_follows(view: ClusterView, prefix: Prefix) -> RouteAnswer:
     facts = {
         one.name: EgressNodeFacts.of(one, view.hosts[one.name]) for one in view.intent.nodes if one.name in view.hosts
     }
+    routings = Routings.of(view.intent)
     found: list[Follows] = []
     for egress_ip in sorted(view.intent.egress_ips, key=lambda one: one.name):
         pods = pods_of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector, pods_in)
@@ -35,7 +37,7 @@ def who_follows(view: ClusterView, prefix: Prefix) -> RouteAnswer:
                 )
                 one = _One(name=egress_ip.name, node=node, asked=asked)
                 if node in facts:
-                    found.append(one.judged(facts[node], prefix, view.routing))
+                    found.append(one.judged(facts[node], prefix, view.routing or routings[egress_ip.name]))
                 else:
                     found.append(one.answer((), f"nobody has read the routes of {node}: `outgate node snapshot` there"))
     return RouteAnswer(prefix=prefix, egress_ips=tuple(found))

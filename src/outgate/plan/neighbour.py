@@ -17,8 +17,8 @@ from outgate.model.neighbour import Heard, Neighbour
 from outgate.model.net import Address, LinkName, Mac
 from outgate.model.rivals import CloudAddress
 from outgate.model.why import Finding
-from outgate.plan.assignment import network_for
 from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
+from outgate.plan.ground import network_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,11 @@ from outgate.model.intent import EgressIP, Node, Pod
 from outgate.model.net import Address
 from outgate.model.nics import GatewayMode
 from outgate.model.rivals import Fate
+from outgate.model.routing import OnUnassigned
 from outgate.model.unserved import Leaving, Unserved
 from outgate.plan.egress_ip import BRIDGE, EgressNodeFacts, hosting_nic
 from outgate.plan.rivals import takers
+from outgate.plan.routing import Routings
 from outgate.plan.selection import NamespaceIndex
 
 _OUR_PRIORITY = 5998  # of the rules that an assisting node has beside OVN-Kubernetes' own
@@ -40,6 +42,7 @@ class _Known:
     facts: Mapping[str, EgressNodeFacts]  # of nodes whose hosts are known
     selecting: Mapping[str, tuple[EgressIP, ...]]  # by namespace, those whose namespace selector fits, by name
     heirs: Mapping[Address, Pod]  # who has an address now
+    routings: Routings
 
     @classmethod
     def of(cls, view: ClusterView) -> _Known:
@@ -56,6 +59,7 @@ class _Known:
             facts={name: EgressNodeFacts.of(nodes[name], host) for name, host in view.hosts.items() if name in nodes},
             selecting=selecting,
             heirs={address: pod for pod in living for address in pod.addresses},
+            routings=Routings.of(view.intent),
         )
 
     def serving(self, pod: Pod) -> tuple[EgressIP, ...]:
@@ -120,7 +124,10 @@ def _of_pod(known: _Known, pod: Pod) -> Iterator[Leaving]:
             yield Leaving(pod=_name(pod), address=address, seen_as=None, of=taker.about, why=taker.text)
             continue
         assigned = [(node, one) for each in serving for node, one in each.assigned if one.version == address.version]
-        if not assigned:
+        if not assigned and known.routings[first.name].on_unassigned is OnUnassigned.DROP:
+            why = f"{_why_none(first, address)}, and with onUnassigned drop nothing leaves"
+            yield Leaving(pod=_name(pod), address=address, seen_as=None, of="", why=why)
+        elif not assigned:
             yield from _as_node(known, pod, _why_none(first, address), only=address)
         elif len(serving) == 1:
             yield from _unprogrammed(known, pod, address, assigned)
