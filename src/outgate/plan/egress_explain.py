@@ -111,7 +111,7 @@ class _Asking:
             notes = (*self._unknown(), *self._misses())
             return replace(self._blank(headline), notes=notes, says=said, is_well=_lost(said) is None)
         first, others = chosen[0], chosen[1:]
-        answers = tuple(self._answers(first))
+        answers = tuple(self._answers(first)) if _lost(said) is None else ()
         decided = [finding for answer in answers for finding in answer.decision.findings]
         findings = tuple(dict.fromkeys([*unassigned(first, self.ground), *self._conflicts(first), *decided]))
         if lost := _won(said, self.pod):
@@ -124,9 +124,7 @@ class _Asking:
             headline = f"EgressIP/{first.name} selects it, and {why}: {self._without(first)}"
         return replace(
             self._blank(headline),
-            is_well=bool(answers)
-            and _lost(said) is None
-            and not any(one.severity is not Severity.NOTE for one in findings),
+            is_well=bool(answers) and not any(one.severity is not Severity.NOTE for one in findings),
             answers=answers,
             findings=findings,
             says=said,
