@@ -252,6 +252,11 @@ def test_a_list_in_json_and_a_must_gather_say_the_same(tmp_path: Path) -> None:
     assert (len(found.firewalls), len(found.policies)) == (1, 1)
 
 
+def test_a_file_of_other_kinds_alone_is_not_even_parsed(written: Path) -> None:
+    (written / "rivals.yaml").write_text("kind: ServiceAccount\n\t- this is no YAML: a Service, an EgressFirewall")
+    assert read_rivals([written]) == Rivals()
+
+
 def test_cloud_addresses_are_read_by_their_names(written: Path) -> None:
     four = manifest(
         "CloudPrivateIPConfig",

@@ -7,6 +7,7 @@ cloud.network.openshift.io/v1 of openshift/api.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -198,6 +199,9 @@ SHAPES: Mapping[str, tuple[str, str, type[Shape]]] = {
 }  # by kind: API group (all of version v1), plural, shape
 
 
+_NAMED = re.compile(rf"kind[\"']?\s*:\s*[\"']?(?:{'|'.join(SHAPES)})(?:List)?\b".encode())
+
+
 class _Head(Struct, frozen=True):
     kind: str = ""
 
@@ -218,7 +222,7 @@ def read_rivals(paths: Sequence[Path]) -> words.Rivals:
     for file in _files(paths):
         try:
             content = file.read_bytes()
-            if any(kind.encode() in content for kind in SHAPES):  # most files hold pods, and are large
+            if _NAMED.search(content):  # most files hold pods, and are large
                 for kind, given in _of_json(content) if file.suffix == ".json" else _of_yaml(content):
                     try:
                         found.append(msgspec.convert(given, SHAPES[kind][2]))
