@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from outgate.cli.main import run
-from outgate.lab.ovn import objects
+from outgate.lab.ovn import host, objects
 from outgate.lab.ovn.addresses import (
     BRIDGE,
     CLUSTER_ROUTER,
@@ -205,6 +205,20 @@ def test_who_lacks_its_rule_leaves_as_the_node_that_unserved_names(local: OvnLab
     (one,) = [each for each in found["unserved"]["leaving"] if not each["isMeant"]]
     assert (code, found["unserved"]["owner"]) == (1, "Node/n1")
     assert (one["pod"], one["seenAs"], source) == (f"{NAMESPACE}/p11", str(source), node.at.primary[0])
+
+
+def test_who_is_not_translated_leaves_as_the_address_of_the_nic(local: OvnLaboratory, tmp_path: Path) -> None:
+    Today(local).assign_secondary(Assigned(pair=SECONDARY_EGRESS, node="n1", pods=chosen(local)))
+    pod, node = local.node("n1").pods[0], local.node("n1")
+    element = f'{{ {pod.addresses[0]} . "{SECONDARY_NIC}" }}'
+    node.net.run(("nft", "-f", "-"), input=f"delete element {host.TABLE} {host.SNAT4} {element}\n")
+    tell(local, tmp_path, SECONDARY_EGRESS)
+
+    source = pod.agent.fetch(PARTNER[0], timeout_s=2).source
+
+    _, found = ask(local, "n1", tmp_path, "egressip", "unserved")
+    (one,) = [each for each in found["unserved"]["leaving"] if not each["isMeant"]]
+    assert (one["pod"], one["seenAs"], source) == (f"{NAMESPACE}/p11", str(source), node.at.secondary[0])
 
 
 def test_route_says_which_egress_ip_follows_and_packets_agree(local: OvnLaboratory, tmp_path: Path) -> None:

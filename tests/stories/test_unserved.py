@@ -15,10 +15,10 @@ from types import MappingProxyType
 import pytest
 
 from outgate.model.egress_ip import ClusterView
-from outgate.model.host_table import EGRESS_IP_PRIORITY, HostTables
+from outgate.model.host_table import EGRESS_IP_PRIORITY, HostTables, NicSnat, Translations
 from outgate.model.intent import EgressIP, EgressRouting, ExternalRoute, Intent, Namespace, Node, Pod
 from outgate.model.net import Link, LinkName, OnLink, Route, Rule, TableId
-from outgate.model.nics import GatewayMode
+from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.rivals import Advertisement, Rivals
 from outgate.model.routing import OnUnassigned
 from outgate.model.selector import LabelSelector
@@ -138,6 +138,20 @@ def test_a_pod_whose_rule_the_egress_node_lacks_leaves_as_that_node() -> None:
     shared = replace(INTENT, nodes=tuple(replace(one, mode=GatewayMode.SHARED) for one in INTENT.nodes))
     dropped = rows(replace(lacking, intent=shared))["far/one", "10.128.0.20"]
     assert (dropped.seen_as, dropped.why.endswith("what comes there is dropped")) == (None, True)
+
+
+def test_a_pod_that_the_egress_node_does_not_translate_leaves_as_the_address_of_its_nic() -> None:
+    n1 = replace(INTENT.nodes[0], host_cidrs=(HostCidr(ip_address("192.168.55.21"), ip_network("192.168.55.0/24")),))
+    view = replace(VIEW, intent=replace(INTENT, nodes=(n1, INTENT.nodes[1])))
+    empty = replace(view, translations=MappingProxyType({"n1": Translations()}))
+
+    found = rows(empty)["far/one", "10.128.0.20"]
+    assert (str(found.seen_as), found.of) == ("192.168.55.21", "Node/n1")
+    assert found.why.startswith("n1 does not translate it to 192.168.55.150 on eth1")
+    snat = NicSnat(pod=FAR.addresses[0], link=ETH1, address=ip_address("192.168.55.150"))
+    held = replace(view, translations=MappingProxyType({"n1": Translations(by_nic=frozenset({snat}))}))
+    assert ("far/one", "10.128.0.20") not in rows(held)
+    assert ("far/one", "10.128.0.20") not in rows(view)  # nobody has read them
 
 
 def test_with_on_unassigned_drop_nothing_leaves_and_explain_says_the_same() -> None:

@@ -58,7 +58,7 @@ class _One:
 
     def judged(self, facts: EgressNodeFacts, prefix: Prefix, routing: Routing) -> Follows:
         """Return whether packets go where the node's route to the prefix says."""
-        nic = hosting_nic(self.asked.egress_ip, facts)
+        nic = hosting_nic(self.asked.egress_ip, facts.networks)
         table = facts.host.host_table(nic) if nic is not None else MAIN
         every = sorted((one for one in facts.host.routes if one.dst == prefix and one.table == table), key=str)
         routes = tuple(one for one in every if one.metric == min(each.metric for each in every))

@@ -17,7 +17,7 @@ from outgate.model.neighbour import Heard, Neighbour
 from outgate.model.net import Address, LinkName, Mac
 from outgate.model.rivals import CloudAddress
 from outgate.model.why import Finding
-from outgate.plan.egress_ip import EgressNodeFacts, hosting_nic
+from outgate.plan.egress_ip import Networks, hosting_nic
 from outgate.plan.ground import network_for
 
 
@@ -38,7 +38,7 @@ def question(address: Address, intent: Intent, node: str, host: HostTables) -> Q
     own = next((one for one in intent.nodes if one.name == node), None)
     if own is None:
         raise IntentError(f"there is no Node {node!r}: name the one that this machine is with --node")
-    link = hosting_nic(address, EgressNodeFacts.of(own, host))
+    link = hosting_nic(address, Networks.of(own.primary, host))
     if link is None:
         raise IntentError(f"no NIC of {node} is in a network that holds {address}: ask on a node that is there")
     return Question(link=link, addresses=(address, *(one for one, _ in _on_the_lan(address, intent.nodes))))

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from outgate.model.egress_ip import ClusterView
-from outgate.model.host_table import EGRESS_IP_PRIORITY
+from outgate.model.host_table import EGRESS_IP_PRIORITY, Translations
 from outgate.model.intent import EgressIP, Node, Pod
-from outgate.model.net import Address
+from outgate.model.net import Address, LinkName
 from outgate.model.nics import GatewayMode
 from outgate.model.rivals import Fate
 from outgate.model.routing import OnUnassigned
@@ -140,19 +140,34 @@ def _why_none(egress_ip: EgressIP, address: Address) -> str:
 
 
 def _unprogrammed(known: _Known, pod: Pod, address: Address, assigned: list[tuple[str, Address]]) -> Iterator[Leaving]:
-    """Tell where an egress node's host lacks the rule that leads a pod to its secondary NIC."""
+    """Tell where an egress node's host lacks the rule that leads a pod to its NIC, or the translation there."""
     for node, one in assigned:
         facts = known.facts.get(node)
-        if facts is None or hosting_nic(one, facts) in (None, BRIDGE) or _has_rule(facts, address):
+        nic = hosting_nic(one, facts.networks) if facts is not None else None
+        if facts is None or nic in (None, BRIDGE):
             continue
-        why = f"{node} has no rule that leads it to the NIC of {one}: OVN-Kubernetes has not made it yet, or lost it"
-        if facts.node.mode is GatewayMode.LOCAL:
-            egress = next((each for each in facts.node.internal_ips if each.version == address.version), None)
-            yield Leaving(pod=_name(pod), address=address, seen_as=egress, of=f"Node/{node}", why=why)
+        own = {each.network: each.address for each in facts.node.host_cidrs if each.address.version == address.version}
+        if not _has_rule(facts, address):
+            lacks = f"has no rule that leads it to the NIC of {one}"
+            out = next((each for each in facts.node.internal_ips if each.version == address.version), None)
+        elif _lacks_translation(known.view.translations.get(node), address, nic):
+            lacks = f"does not translate it to {one} on {nic}"
+            out = next((mine for network, mine in own.items() if one in network), None)
         else:
-            yield Leaving(
-                pod=_name(pod), address=address, seen_as=None, of="", why=f"{why}; what comes there is dropped"
-            )
+            continue
+        why = f"{node} {lacks}: OVN-Kubernetes has not done it yet, or lost it"
+        if facts.node.mode is GatewayMode.LOCAL:
+            yield Leaving(pod=_name(pod), address=address, seen_as=out, of=f"Node/{node}", why=why)
+        else:
+            why += "; what comes there is dropped"
+            yield Leaving(pod=_name(pod), address=address, seen_as=None, of="", why=why)
+
+
+def _lacks_translation(held: Translations | None, address: Address, nic: LinkName | None) -> bool:
+    """Whether OVN-Kubernetes' map lacks a pod; where outgate's own table translates, or nobody has read them: no."""
+    if held is None or held.elements is not None:
+        return False
+    return not any(one.pod == address and one.link == nic for one in held.by_nic)
 
 
 def _has_rule(facts: EgressNodeFacts, address: Address) -> bool:
