@@ -52,6 +52,12 @@ def test_an_ipv4_announcement_is_a_request_and_a_reply_about_itself() -> None:
     assert announced("192.168.55.113") == (REQUEST_FRAME, REPLY_FRAME)
 
 
+def test_a_question_to_one_neighbour_says_what_a_question_to_all_says() -> None:
+    assert probing(ADDRESS, MAC) == PROBE_FRAME
+    assert probing(ADDRESS, MAC, at=OTHER_MAC) == octets("02aa00000001") + PROBE_FRAME[6:]
+    assert probing(ADDRESS6, MAC, at=OTHER_MAC) == SOLICITATION_FRAME, "its answer is for all anyway"
+
+
 def test_a_refresh_needs_one_frame() -> None:
     assert announced("192.168.55.113", refresh=True) == (REQUEST_FRAME,)
     assert announced("fd55::113", refresh=True) == (ADVERTISEMENT_FRAME,)

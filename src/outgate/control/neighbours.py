@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from outgate.control.announce import Schedule
+from outgate.control.ears import Ears
 from outgate.control.loop import Loop
 from outgate.control.round import Decided
 from outgate.model.errors import Unreachable
@@ -19,7 +20,7 @@ from outgate.model.net import Address, Link, LinkAddress, LinkName, Mac, TenantL
 from outgate.model.state import Probe, Resource
 from outgate.systems.wire.announce import Announcer
 from outgate.systems.wire.frames import Announcement
-from outgate.systems.wire.probe import Prober
+from outgate.systems.wire.probe import Conflict, Prober
 
 Verdict = Callable[[Probe, Mac | None], None]
 
@@ -33,23 +34,23 @@ class LinkNeighbours:
         self._announcer = Announcer()
         self._schedule = Schedule()
         self._rate = Announce().rate_per_s
-        self._probers: dict[LinkName, Prober] = {}
+        self._ears = Ears(loop, self)
         self._asked: dict[Address, tuple[Probe, Verdict]] = {}
         self._announced: object = None  # what the schedule and the ears were made from
 
     def close(self) -> None:
         """Close all sockets."""
         self._announcer.close()
-        for link in list(self._probers):
-            self._drop(link)
+        self._ears.close()
 
     def probe(self, probes: Iterable[Probe], how: Announce, verdict: Verdict) -> None:
         """Probe exactly these addresses; those that are being probed go on, others are given up."""
         wanted = {probe.address: probe for probe in probes}
         for address in [address for address in self._asked if address not in wanted]:
             probe, _ = self._asked.pop(address)
-            if probe.link in self._probers:
-                self._probers[probe.link].stop([address])
+            prober = self._ears.at(probe.link)
+            if prober is not None:
+                prober.stop([address])
         fresh = [probe for address, probe in wanted.items() if address not in self._asked]
         if not how.asks:
             for probe in fresh:
@@ -62,7 +63,7 @@ class LinkNeighbours:
             mine = [probe for probe in fresh if probe.link == link]
             self._asked.update((probe.address, (probe, verdict)) for probe in mine)
             prober.start((probe.address for probe in mine), self._loop.now_s())
-            self._tick(link)
+            self._ears.tick(link)
 
     def announce(self, decided: Decided, made: Iterable[Resource]) -> None:
         """Announce what is held, beginning with what was made just now; listen for others who claim it."""
@@ -103,52 +104,28 @@ class LinkNeighbours:
         self._loop.at("announce", self._schedule.next_s(), self._send)
 
     def _prober(self, link: LinkName, how: Announce) -> Prober | None:
-        prober = self._probers.get(link)
+        prober = self._ears.open(link, probes=max(1, how.probes), interval_s=how.probe_interval_s)
         if prober is None:
-            try:
-                prober = Prober(link, probes=max(1, how.probes), interval_s=how.probe_interval_s)
-            except Unreachable:
-                self._announced = None  # the next round listens again
-                return None
-            self._probers[link] = prober
-            self._loop.watch(prober, lambda: self._hear(link))
+            self._announced = None  # the next round listens again
         return prober
 
-    def _hear(self, link: LinkName) -> None:
-        try:
-            conflicts = self._probers[link].receive()
-        except Unreachable:
-            self._drop(link)
-            return
-        for conflict in conflicts:
-            asked = self._asked.pop(conflict.address, None)
-            if asked is not None:
-                asked[1](asked[0], conflict.mac)
-            else:
-                self._claimed(conflict.address, conflict.mac)
+    def heard(self, link: LinkName, conflict: Conflict) -> None:
+        """Take that somebody else has or claims an address: the verdict of its probe, or a claim to what is held."""
+        asked = self._asked.pop(conflict.address, None)
+        if asked is not None:
+            asked[1](asked[0], conflict.mac)
+        else:
+            self._claimed(conflict.address, conflict.mac)
 
-    def _tick(self, link: LinkName) -> None:
-        prober = self._probers.get(link)
-        if prober is None:
-            return
-        try:
-            ticked = prober.tick(self._loop.now_s())
-        except Unreachable:
-            self._drop(link)
-            return
-        self._loop.at(f"probe {link}", ticked.next_s, lambda: self._tick(link))
-        for address in ticked.free:
-            asked = self._asked.pop(address, None)
-            if asked is not None:
-                asked[1](asked[0], None)
+    def proved_free(self, address: Address) -> None:
+        """Take that nobody has a probed address."""
+        asked = self._asked.pop(address, None)
+        if asked is not None:
+            asked[1](asked[0], None)
 
-    def _drop(self, link: LinkName) -> None:
-        """Forget a link that is gone, and what was asked on it; the next round asks again."""
-        prober = self._probers.pop(link)
+    def lost(self, link: LinkName) -> None:
+        """Forget what was asked on a link that is gone; the next round listens and asks again."""
         self._announced = None
-        self._loop.at(f"probe {link}", None, lambda: None)
-        self._loop.forget(prober)
-        prober.close()
         self._asked = {address: asked for address, asked in self._asked.items() if asked[0].link != link}
 
 

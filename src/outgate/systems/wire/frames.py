@@ -70,11 +70,15 @@ def announcing(announcement: Announcement) -> tuple[bytes, ...]:
     return request, _arp(_REPLY, own, address.packed, own, address.packed)
 
 
-def probing(address: Address, mac: Mac) -> bytes:
-    """Return the frame by which a NIC with this MAC asks whether anybody has the address, without claiming it."""
+def probing(address: Address, mac: Mac, *, at: Mac | None = None) -> bytes:
+    """Return the frame by which a NIC with this MAC asks whether anybody has the address, without claiming it.
+
+    `at` is a MAC that alone shall hear it. Of IPv6 it is ignored: the question is for a group, and the answer for all.
+    """
     own = packed(mac)
     if isinstance(address, IPv4Address):
-        return _arp(_REQUEST, own, _NOBODY, _UNKNOWN, address.packed)
+        frame = _arp(_REQUEST, own, _NOBODY, _UNKNOWN, address.packed)
+        return frame if at is None else packed(at) + frame[len(_BROADCAST) :]
     group = IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
     return _ipv6(own, _ANY, group, _discovery(_SOLICITATION, address, 0, b""))
 

@@ -84,7 +84,7 @@ class Prober:
         self.link = link
         self._probes, self._interval_s, self._pace = probes, interval_s, Pace(rate_per_s)
         self._poll = select.epoll()
-        self._sockets = _listening(link)
+        self._sockets, self._index = _listening(link)
         for each in self._sockets.values():
             self._poll.register(each.fileno(), select.EPOLLIN)
         self._questions: dict[Address, _Question] = {}
@@ -103,6 +103,28 @@ class Prober:
         for each in self._sockets.values():
             each.close()
         self._poll.close()
+
+    @property
+    def mac(self) -> Mac:
+        """The NIC's own MAC, as it is now."""
+        return shown(self._sockets[4].getsockname()[4])
+
+    @property
+    def carries(self) -> bool:
+        """Whether frames can leave; not where the link is gone, or another one has its name now."""
+        asked = self._sockets[4]
+        try:
+            return self.is_there and has_carrier(asked, self.link)
+        except OSError:
+            return False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the link has its name still; otherwise nothing is heard any more, and another prober is needed."""
+        try:
+            return index(self._sockets[4], self.link) == self._index
+        except OSError:
+            return False
 
     @property
     def probed(self) -> frozenset[Address]:
@@ -155,7 +177,7 @@ class Prober:
             if going_on and question.asked < self._probes:
                 if not self._pace.take(now_s):
                     break
-                question.asked += self._ask(question.address)
+                question.asked += self.ask(question.address)
                 heapq.heapreplace(self._queue, (now_s + self._interval_s, order, question))
                 continue
             heapq.heappop(self._queue)
@@ -166,19 +188,24 @@ class Prober:
         return Ticked(free=tuple(free), next_s=self._pace.next_s(self._queue[0][0]) if self._queue else None)
 
     def _contradicts(self, heard: Heard) -> bool:
-        if heard.mac in self._own_macs or any(
-            heard.mac == shown(each.getsockname()[4]) for each in self._sockets.values()
-        ):
+        if heard.mac in self._own_macs or heard.mac == self.mac:
             return False
         return heard.address in self._questions or (heard.address in self._held and not heard.asking)
 
-    def _ask(self, address: Address) -> bool:
-        """Send one probe with the NIC's own MAC, to which the answer will come; say whether it left."""
+    def ask(self, address: Address, *, at: Mac | None = None) -> bool:
+        """Send one probe with the NIC's own MAC, to which the answer will come; say whether it left.
+
+        `at` is who is known to have the address, to ask nobody else; None asks all. An answer is heard when the
+        address is held.
+
+        Raises:
+            Unreachable: the link is gone.
+        """
         out = self._sockets[address.version]
         try:
             if not has_carrier(out, self.link):
                 return False
-            out.send(probing(address, shown(out.getsockname()[4])))
+            out.send(probing(address, self.mac, at=at))
         except OSError as error:
             if error.errno in (errno.ENETDOWN, errno.ENOBUFS, errno.EAGAIN):
                 return False
@@ -196,8 +223,8 @@ class Prober:
                 raise Unreachable(f"{self.link} is gone: {error.strerror}") from error
 
 
-def _listening(link: LinkName) -> dict[int, socket.socket]:
-    """Return the sockets for IPv4 and IPv6 on a link; each hears nothing before its filter is in place."""
+def _listening(link: LinkName) -> tuple[dict[int, socket.socket], int]:
+    """Return the sockets for IPv4 and IPv6 on a link, and its number; no socket hears before its filter is in place."""
     opened: dict[int, socket.socket] = {}
     try:
         for version, protocol in ((4, ARP), (6, IPV6)):
@@ -208,11 +235,12 @@ def _listening(link: LinkName) -> dict[int, socket.socket]:
             if opened[version].getsockname()[3] != _ETHERNET:
                 raise OSError(errno.EAFNOSUPPORT, "it is no Ethernet link")
         _membership(opened[6], _ADD_MEMBERSHIP, _MR_MULTICAST, _ALL_NODES_MAC)
+        number = index(opened[6], link)
     except OSError as error:
         for each in opened.values():
             each.close()
         raise Unreachable(f"{link} can not be listened on: {error.strerror}") from error
-    return opened
+    return opened, number
 
 
 def _attach(to: socket.socket, program: Iterable[tuple[int, int, int, int]]) -> None:
