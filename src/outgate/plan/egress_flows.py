@@ -21,7 +21,7 @@ from outgate.model.intent import Intent, Pod
 from outgate.model.net import Address, Prefix
 from outgate.model.rivals import EgressService
 from outgate.model.why import Finding
-from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.selection import NamespaceIndex, PodIndex
 
 PORTS = 64_512  # 1024 to 65535: what the kernel chooses from for a flow whose own port is one of these
 _NEARLY = 0.8  # from here on people should know
@@ -104,11 +104,11 @@ class _Known:
     def of(cls, intent: Intent, here: str) -> _Known:
         """Return what the objects say; a pod that several EgressIPs select may have the addresses of each."""
         known = cls(here)
-        index, pods_in = NamespaceIndex(intent.namespaces), pods_by_namespace(intent.pods)
-        known.pods = {address: pod for pods in pods_in.values() for pod in pods for address in pod.addresses}
+        index, pods_in = NamespaceIndex(intent.namespaces), PodIndex(intent.pods)
+        known.pods = {address: pod for pod in pods_in.all() for address in pod.addresses}
         for one in intent.egress_ips:
             known.owners.update(dict.fromkeys(one.egress_ips, one.name))
-            for pod in pods_of(index.select(one.namespace_selector), one.pod_selector, pods_in):
+            for pod in pods_in.of(index.select(one.namespace_selector), one.pod_selector):
                 for address in pod.addresses:
                     mine = {each: place for place, each in one.assigned if each.version == address.version}
                     known.may_have[address].update(mine)

@@ -13,18 +13,18 @@ from outgate.plan.assignment import candidates, unassigned
 from outgate.plan.egress_ip import Networks, hosting_nic
 from outgate.plan.ground import Ground, network_for
 from outgate.plan.rivals import conflicts
-from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.selection import NamespaceIndex, PodIndex
 
 
 def listed(intent: Intent) -> tuple[EgressRow, ...]:
     """Return the EgressIPs by name, each with the pods that it serves: a pod that two select has the first by name."""
-    index, pods_in, ground = NamespaceIndex(intent.namespaces), pods_by_namespace(intent.pods), Ground(intent)
+    index, pods_in, ground = NamespaceIndex(intent.namespaces), PodIndex(intent.pods), Ground(intent)
     owner: dict[tuple[str, str], str] = {}
     rows = []
     fights = conflicts(intent)
     for one in sorted(intent.egress_ips, key=lambda each: each.name):
         namespaces = index.select(one.namespace_selector)
-        pods = pods_of(namespaces, one.pod_selector, pods_in)
+        pods = pods_in.of(namespaces, one.pod_selector)
         mine = [pod for pod in pods if owner.setdefault((pod.namespace, pod.name), one.name) == one.name]
         lost = [pod for pod in pods if owner[pod.namespace, pod.name] != one.name]
         findings = [*unassigned(one, ground), *_fights_of(one, fights)]
@@ -74,11 +74,11 @@ def detail(view: ClusterView, name: str) -> EgressDetail:
         IntentError: there is no such EgressIP.
     """
     found = _named(view.intent, name)
-    index, pods_in = NamespaceIndex(view.intent.namespaces), pods_by_namespace(view.intent.pods)
+    index, pods_in = NamespaceIndex(view.intent.namespaces), PodIndex(view.intent.pods)
     first: dict[tuple[str, str], str] = {}
     mine: tuple[Pod, ...] = ()
     for one in sorted(view.intent.egress_ips, key=lambda each: each.name):
-        pods = pods_of(index.select(one.namespace_selector), one.pod_selector, pods_in)
+        pods = pods_in.of(index.select(one.namespace_selector), one.pod_selector)
         for pod in pods:
             first.setdefault((pod.namespace, pod.name), one.name)
         mine = pods if one.name == name else mine

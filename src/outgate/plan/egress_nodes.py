@@ -22,7 +22,7 @@ from outgate.model.net import Address
 from outgate.model.routing import OnUnassigned, Stance
 from outgate.plan.ground import seniority
 from outgate.plan.routing import Routings
-from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.selection import NamespaceIndex, PodIndex
 
 _Behind = dict[tuple[str, Address], list[AssignedPod]]  # by EgressIP and its address
 
@@ -112,13 +112,13 @@ def _chosen(intent: Intent, routings: Routings) -> list[_Choice]:
     selects it.
     """
     is_own = routings.default.stance is Stance.OWN
-    pods_in = pods_by_namespace(intent.pods)
+    pods_in = PodIndex(intent.pods)
     index = NamespaceIndex(intent.namespaces)
     selected: list[tuple[EgressIP, list[Pod], frozenset[tuple[str, str, int]]]] = []
     taken: set[tuple[str, str, int]] = set()
     for egress_ip in sorted(intent.egress_ips, key=seniority) if is_own else intent.egress_ips:
         if egress_ip.assigned or routings[egress_ip.name].on_unassigned is OnUnassigned.DROP or is_own:
-            of_it = pods_of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector, pods_in)
+            of_it = pods_in.of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector)
             pods = sorted(of_it, key=lambda one: (one.namespace, one.name))
             versions = {one.version for one in egress_ip.egress_ips} if is_own else set()
             claims = {(one.namespace, one.name, version) for one in pods for version in versions}

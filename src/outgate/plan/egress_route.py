@@ -10,7 +10,7 @@ from outgate.model.net import MAIN, Prefix, Route
 from outgate.model.routing import Routing
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide, hosting_nic
 from outgate.plan.routing import Routings
-from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.selection import NamespaceIndex, PodIndex
 from outgate.plan.whatif import ranges
 
 _REASONS = ("HostRouteIgnored", "SourceNotOnLink", "NoDefaultRoute", "OtherNicNotUsed")
@@ -18,14 +18,14 @@ _REASONS = ("HostRouteIgnored", "SourceNotOnLink", "NoDefaultRoute", "OtherNicNo
 
 def who_follows(view: ClusterView, prefix: Prefix) -> RouteAnswer:
     """Return, for each egress IP of the prefix's IP version that is on a node, whether it follows the route there."""
-    index, pods_in = NamespaceIndex(view.intent.namespaces), pods_by_namespace(view.intent.pods)
+    index, pods_in = NamespaceIndex(view.intent.namespaces), PodIndex(view.intent.pods)
     facts = {
         one.name: EgressNodeFacts.of(one, view.hosts[one.name]) for one in view.intent.nodes if one.name in view.hosts
     }
     routings = Routings.of(view.intent)
     found: list[Follows] = []
     for egress_ip in sorted(view.intent.egress_ips, key=lambda one: one.name):
-        pods = pods_of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector, pods_in)
+        pods = pods_in.of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector)
         sources = [address for pod in pods for address in pod.addresses if address.version == prefix.version]
         for node, address in egress_ip.assigned:
             if address.version == prefix.version:

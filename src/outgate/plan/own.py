@@ -91,13 +91,18 @@ class _Zone:
                 if hops:
                     self._send(address, hops, f"EgressIP/{departure.egress_ip} is on {', '.join(departure.nodes)}")
                 self._answers(departure, address)
+        self._guests(here)
+
+    def _guests(self, here: Mapping[Address, Served]) -> None:
+        """Want the way of pods that come from other nodes, and that there is one at all."""
         leaving = {address for one in self.snapshot.departures for address in one.addresses}
-        for address, one in here.items():
-            if address not in leaving and not self._runs_here(address):
-                way = self._out(one)
-                if way is not None:
-                    self._way_out()
-                    self._send(address, (way,), f"it comes from another node, and {one.assignment.address} is here")
+        coming = {one: given for one, given in here.items() if one not in leaving and not self._runs_here(one)}
+        for address, one in coming.items():
+            way = self._out(one)
+            if way is not None:
+                self._send(address, (way,), f"it comes from another node, and {one.assignment.address} is here")
+        if coming:
+            self._way_out()
 
     def _way_out(self) -> None:
         """Want a route for packets of other nodes' pods: without one they are dropped before policies are asked."""

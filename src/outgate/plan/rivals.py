@@ -27,7 +27,7 @@ from outgate.model.rivals import (
     Say,
 )
 from outgate.model.why import Finding, Severity
-from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.selection import NamespaceIndex, PodIndex
 
 _SHOWN = 3
 
@@ -51,13 +51,13 @@ def conflicts(intent: Intent) -> tuple[Finding, ...]:
     """Return a finding for each EgressIP and each external route that select the same pods: on both."""
     if not intent.external_routes or not intent.egress_ips:
         return ()
-    index, pods_in = NamespaceIndex(intent.namespaces), pods_by_namespace(intent.pods)
+    index, pods_in = NamespaceIndex(intent.namespaces), PodIndex(intent.pods)
     routed = [(route, frozenset(index.select(route.namespace_selector))) for route in intent.external_routes]
     found: list[Finding] = []
     for egress_ip in intent.egress_ips:
         names = index.select(egress_ip.namespace_selector)
         for route, theirs in routed:
-            both = pods_of([name for name in names if name in theirs], egress_ip.pod_selector, pods_in)
+            both = pods_in.of([name for name in names if name in theirs], egress_ip.pod_selector)
             if both:
                 found += _conflict(egress_ip, route, both, intent)
     return tuple(found)

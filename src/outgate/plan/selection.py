@@ -7,7 +7,7 @@ scan each.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -30,22 +30,44 @@ class Selection:
     findings: tuple[Finding, ...] = ()
 
 
-def pods_by_namespace(pods: Sequence[Pod]) -> Mapping[str, list[Pod]]:
-    """Return the pods that may be selected: with addresses of their own, and not finished."""
-    found: dict[str, list[Pod]] = defaultdict(list)
-    for pod in pods:
-        if pod.addresses and not pod.host_network and not pod.finished:
-            found[pod.namespace].append(pod)
-    return found
+class PodIndex:
+    """The pods that may be selected, with addresses of their own and not finished, by namespace.
 
+    Those of a namespace are indexed by label pair when a selector asks for the first time: 500 EgressIPs of one large
+    namespace cost a look-up each.
+    """
 
-def pods_of(
-    namespaces: Sequence[str], selector: LabelSelector | None, pods_in: Mapping[str, list[Pod]]
-) -> tuple[Pod, ...]:
-    """Return the pods of these namespaces that a selector selects; without one, all."""
-    return tuple(
-        pod for name in namespaces for pod in pods_in.get(name, ()) if selector is None or selector.matches(pod.labels)
-    )
+    def __init__(self, pods: Sequence[Pod]) -> None:
+        self._in: dict[str, list[Pod]] = defaultdict(list)
+        self._by_pair: dict[str, dict[tuple[str, str], list[Pod]]] = {}
+        for pod in pods:
+            if pod.addresses and not pod.host_network and not pod.finished:
+                self._in[pod.namespace].append(pod)
+
+    def all(self) -> Iterator[Pod]:
+        """Yield all of them."""
+        for pods in self._in.values():
+            yield from pods
+
+    def of(self, namespaces: Sequence[str], selector: LabelSelector | None) -> tuple[Pod, ...]:
+        """Return the pods of these namespaces that a selector selects; without one, all."""
+        if selector is None:
+            return tuple(pod for name in namespaces for pod in self._in.get(name, ()))
+        return tuple(
+            pod for name in namespaces for pod in self._candidates(name, selector) if selector.matches(pod.labels)
+        )
+
+    def _candidates(self, namespace: str, selector: LabelSelector) -> Sequence[Pod]:
+        pods = self._in.get(namespace, [])
+        if not selector.match_labels or not pods:
+            return pods
+        by_pair = self._by_pair.get(namespace)
+        if by_pair is None:
+            by_pair = self._by_pair[namespace] = defaultdict(list)
+            for pod in pods:
+                for pair in pod.labels:
+                    by_pair[pair].append(pod)
+        return min((by_pair.get(pair, []) for pair in selector.match_labels), key=len)
 
 
 def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pods: Sequence[Pod]) -> Selection:
@@ -56,7 +78,7 @@ def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pod
     told.
     """
     index = NamespaceIndex(namespaces)
-    pods_in = pods_by_namespace(pods)
+    pods_in = PodIndex(pods)
     chosen: dict[str, tuple[str, ...]] = {}
     members: dict[str, tuple[Pod, ...]] = {}
     for tenant in tenants:
@@ -64,7 +86,7 @@ def select(tenants: Sequence[EgressTenant], namespaces: Sequence[Namespace], pod
             continue
         names = index.select(tenant.namespace_selector)
         chosen[tenant.name] = names
-        members[tenant.name] = pods_of(names, tenant.pod_selector, pods_in)
+        members[tenant.name] = pods_in.of(names, tenant.pod_selector)
     selected_twice = _keep_first(tenants, members)
     ranges, listed_twice = grant(tenants)
     return Selection(

@@ -18,7 +18,7 @@ from outgate.model.nics import GatewayMode
 from outgate.model.routing import Routing
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide_alone, hosting_nic
 from outgate.plan.routing import Routings
-from outgate.plan.selection import NamespaceIndex, pods_by_namespace, pods_of
+from outgate.plan.selection import NamespaceIndex, PodIndex
 from outgate.plan.source_ranges import lies_in
 
 _ANYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
@@ -54,10 +54,10 @@ def shifts(view: ClusterView, other: Other, before: Other | None = None) -> tupl
 
 def _served(view: ClusterView) -> Iterator[tuple[EgressIP, tuple[Pod, ...]]]:
     """Yield the EgressIPs by name with the pods that each serves: of two that select a pod, the first."""
-    index, pods_in = NamespaceIndex(view.intent.namespaces), pods_by_namespace(view.intent.pods)
+    index, pods_in = NamespaceIndex(view.intent.namespaces), PodIndex(view.intent.pods)
     taken: set[tuple[str, str]] = set()
     for egress_ip in sorted(view.intent.egress_ips, key=lambda one: one.name):
-        pods = pods_of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector, pods_in)
+        pods = pods_in.of(index.select(egress_ip.namespace_selector), egress_ip.pod_selector)
         mine = tuple(pod for pod in pods if (pod.namespace, pod.name) not in taken)
         taken |= {(pod.namespace, pod.name) for pod in mine}
         yield egress_ip, mine
