@@ -6,6 +6,7 @@ OVN-Kubernetes' EgressIP feature is off. Pods p11 on n1 and p21 on n2 get their 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_the_walk_through_rows_of_our_own_agrees(bare: OvnLaboratory, tmp_path: 
 def test_pods_that_are_held_are_walked_to_what_holds_them(bare: OvnLaboratory, tmp_path: Path) -> None:
     pod = bare.node("n1").pods[0]
     with own_cluster(bare, local=True, drops=True) as cluster:
-        cluster.assign("prod", pods=(pod,))
+        cluster.assign("prod", *(("n1", one) for one in PRIMARY_EGRESS), pods=(pod,))
+        (wanted,) = cluster.intent.egress_ips
+        cluster.intent = replace(cluster.intent, egress_ips=(replace(wanted, assigned=()),))
         cluster.settle()
         look(bare, tmp_path)
 
