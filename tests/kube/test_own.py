@@ -23,10 +23,11 @@ from outgate.lab.ovn.addresses import CLUSTER, OUTSIDE, PRIMARY_EGRESS
 from outgate.lab.ovn.programs import missing
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory
 from tests.kube.replicas import Role, settles
-from tests.kube.test_node_assist import ALONE, put
+from tests.kube.test_node_assist import put
 
 CHOSEN = ("p11", "p21")
 FAMILIES = (0, 1)
+ALONE = ("setpriv", "--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all,+net_admin,+net_raw")
 _OWN = {
     "apiVersion": "outgate.io/v1alpha1",
     "kind": "EgressRouting",
@@ -52,7 +53,8 @@ def role(request: pytest.FixtureRequest, plane: ControlPlane, lab: OvnLaboratory
     with contextlib.ExitStack() as opened:
         opened.callback(_clean, plane, lab)
         opened.callback(made.close)
-        plane.namespace(NAMESPACE)
+        labels = {"kubernetes.io/metadata.name": NAMESPACE}
+        Cluster(plane).put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
         for one in objects.cluster(lab, local="local" in request.node.name, chosen=CHOSEN):
             if one["kind"] in ("Node", "Pod"):
                 put(made, one)

@@ -400,6 +400,7 @@ class Assignment:
     address: Address
     pods: tuple[AssignedPod, ...]
     routing: Routing = DEFAULT_ROUTING
+    is_new: bool = False  # no node had it before: it is asked for on the LAN before it is used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

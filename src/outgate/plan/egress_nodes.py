@@ -11,7 +11,7 @@ the new one stands: packets are lost then, and never leave with another address.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
@@ -32,8 +32,11 @@ def egress_nodes(intent: Intent) -> Mapping[str, EgressNode]:
     routings = Routings.of(intent)
     chosen = _chosen(intent, routings)
     if routings.default.stance is Stance.OWN:
-        assignments, departures = _Handover(intent, routings, chosen).plan()
+        handover = _Handover(intent, routings, chosen)
+        is_new: Callable[[str, Address], bool] = handover.is_new
+        assignments, departures = handover.plan()
     else:
+        is_new = _never
         assignments, departures = _assigned(chosen), _held(chosen, routings)
     known = {one.name for one in intent.nodes}
     names = {*assignments, *departures, *(one.name for one in intent.egress_nodes)} & known
@@ -43,7 +46,13 @@ def egress_nodes(intent: Intent) -> Mapping[str, EgressNode]:
                 name=name,
                 stance=routings.default.stance,
                 assignments=tuple(
-                    Assignment(egress_ip=egress_ip, address=address, pods=tuple(pods), routing=routings[egress_ip])
+                    Assignment(
+                        egress_ip=egress_ip,
+                        address=address,
+                        pods=tuple(pods),
+                        routing=routings[egress_ip],
+                        is_new=is_new(name, address),
+                    )
                     for (egress_ip, address), pods in sorted(
                         assignments.get(name, {}).items(), key=lambda item: (item[0][0], str(item[0][1]))
                     )
@@ -70,6 +79,10 @@ def digest(node: EgressNode) -> str:
 
 def _shown(addresses: Iterable[Address]) -> str:
     return " ".join(map(str, addresses))
+
+
+def _never(_node: str, _address: Address) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +204,13 @@ class _Handover:
                     departures[pod.node].append(_departure(one.egress_ip, pod, addresses, nodes, drops=drops))
         self._keep(assignments)
         return assignments, departures
+
+    def is_new(self, node: str, address: Address) -> bool:
+        """Whether nobody had an address before this node, and it has not said yet that it uses it."""
+        had = {name: one for name, there in self._there.items() for one in there.assignments if one.address == address}
+        if node in had:
+            return had[node].is_new and node not in self._done
+        return not had
 
     def _nodes_for(self, egress_ip: EgressIP, addresses: tuple[Address, ...], version: int) -> tuple[str, ...]:
         """Return the nodes that a pod's packets may be sent to now: that have the egress IP, and have said so."""

@@ -28,10 +28,12 @@ from outgate.model.intent import EgressNode, Node
 from outgate.model.net import Address
 from outgate.model.routing import Stance
 from outgate.model.state import Outcome
+from outgate.model.status import Health
 from outgate.model.why import Finding, Severity
 from outgate.plan.egress_nodes import digest
 from outgate.plan.host_table import ROUTES_FOLLOWED, ROWS_AGREE, condition_of, examine, unserved
 from outgate.roles.node_assist import Amiss, Assisting
+from outgate.roles.node_claims import Claims, NodeClaims
 from outgate.sources.host_snapshot import told
 from outgate.sources.kube.kinds import of_node
 from outgate.sources.kube.source import KubeSource
@@ -127,6 +129,7 @@ class Observing:
         self.is_ready = False  # whether the objects and the tables could be read
         self._answered = True  # whether the zone and the host took what was written
         self._lasting = Lasting(_SETTLES_S)
+        self._claims: NodeClaims | None = None
 
     def view(self) -> RoleView:
         """Return how the role is doing now."""
@@ -137,6 +140,7 @@ class Observing:
     async def run(self) -> None:
         """Look for ever; cancel it."""
         loop = asyncio.get_running_loop()
+        self._claims = NodeClaims(self._woken.set) if self._assisting is not None else None
         loop.add_reader(self._source.fileno(), self._source_changed)
         try:
             while True:
@@ -148,6 +152,8 @@ class Observing:
                 self._woken.clear()
         finally:
             loop.remove_reader(self._source.fileno())
+            if self._claims is not None:
+                self._claims.close()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake up when the host or the zone changes; a connection that was lost is no longer listened to."""
@@ -187,16 +193,31 @@ class Observing:
                 *(finding for table in examine(host) for finding in table.findings),
             )
         conditions, done = [condition_of(findings, node)], node.programmed
+        claims = Claims(work=node)
+        if self._claims is not None and node.stance is Stance.OWN:
+            claims = self._claims.look(node, own, host, is_cut_off=self._is_cut_off())
         if self._assisting is not None:
-            amiss = self._assist(own, node, intent.nodes)
+            amiss = self._assist(own, claims.work, intent.nodes)
             rows = self._lasting.of(amiss.rows, time.monotonic())
             conditions += [condition_of(amiss.routes, node, ROUTES_FOLLOWED), condition_of(rows, node, ROWS_AGREE)]
             findings += (*amiss.routes, *rows)
-            done = digest(node) if amiss.is_done else done
+            if amiss.is_done and self._claims is not None and node.stance is Stance.OWN:
+                self._claims.stands(claims.work, own, host)
+            done = digest(node) if amiss.is_done and claims.work is node else done
         self._tallies.judged(findings)
-        said = judged.Said(conditions=tuple(conditions), programmed=done, host=told(host))
-        if (said.programmed, said.host) != (node.programmed, node.host) or not set(conditions) <= set(node.conditions):
+        said = judged.Said(
+            conditions=tuple(conditions),
+            cut=tuple(map(str, claims.cut)),
+            taken=tuple((str(address), mac) for address, mac in claims.taken),
+            programmed=done,
+            host=told(host),
+        )
+        there = (node.programmed, node.host, node.cut, node.taken)
+        if (done, said.host, claims.cut, claims.taken) != there or not set(conditions) <= set(node.conditions):
             await self._tell(said)
+
+    def _is_cut_off(self) -> bool:
+        return any(one.health is not Health.OK for one in self._source.statuses())
 
     def _assist(self, own: Node, node: EgressNode, nodes: tuple[Node, ...]) -> Amiss:
         assert self._assisting is not None

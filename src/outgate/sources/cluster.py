@@ -230,6 +230,7 @@ class NodeEgressIP(Struct, frozen=True, gc=False):
     name: str
     address: str
     pods: list[ServedPod] | None = None
+    new: bool = False
     routing: msgspec.Raw = msgspec.Raw(b"")  # as the spec of an EgressRouting
 
 

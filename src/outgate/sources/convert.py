@@ -233,6 +233,7 @@ class Converter:
                         )
                         for pod in one.pods or ()
                     ),
+                    is_new=one.new,
                     routing=_routing(bytes(one.routing), f"status.egressIPs[{number}].routing"),
                 )
                 for number, one in enumerate(status.egress_ips or ())

@@ -61,7 +61,7 @@ def _assignment(one: Assignment) -> dict[str, Any]:
     ]
     routing = {known.name: _dump(known.shape, value) for known, value in _said(one.routing)}
     return {"name": one.egress_ip, "address": str(one.address), "pods": pods} | (
-        {"routing": routing} if routing else {}
+        ({"routing": routing} if routing else {}) | ({"new": True} if one.is_new else {})
     )
 
 
