@@ -75,7 +75,12 @@ def via(address: str, link: LinkName) -> Via:
 
 
 HOST = HostTables(
-    links=MappingProxyType({name: Link(name=name, index=index) for name, index in ((BRIDGE, 3), (ETH1, 5), (PORT, 7))}),
+    links=MappingProxyType(
+        {
+            name: Link(name=name, index=index, mtu=mtu)
+            for name, index, mtu in ((BRIDGE, 3, 1500), (ETH1, 5, 1500), (PORT, 7, 1400))
+        }
+    ),
     routes=frozenset(
         {
             route("0.0.0.0/0", via("192.168.99.1", BRIDGE)),
