@@ -50,6 +50,7 @@ class Placing:
 
     def _health(self, intent: Intent) -> Iterator[tuple[str, NodeHealth]]:
         told = {one.name: one for one in intent.egress_nodes}
+        ours = {one.address for node in intent.egress_nodes if node.programmed for one in node.assignments if one.pods}
         lost = self._pulses.lost
         for name in {*told, *lost}:
             node = told.get(name)
@@ -58,7 +59,7 @@ class Placing:
                 NodeHealth(
                     reachable=name not in lost,
                     cut=frozenset(node.cut) if node is not None else frozenset(),
-                    taken=MappingProxyType(dict(node.taken)) if node is not None else MappingProxyType({}),
+                    taken=MappingProxyType({one: mac for one, mac in node.taken if one not in ours} if node else {}),
                 ),
             )
 
