@@ -49,6 +49,19 @@ def test_openshift_lets_the_node_role_do_what_its_pods_ask_and_no_more() -> None
     assert constraints["users"] == [f"system:serviceaccount:outgate-node:{pod['serviceAccountName']}"]
 
 
+def test_the_owning_node_role_asks_for_one_capability_more_and_reads_all_nodes(installed: ControlPlane) -> None:
+    folder = str(DEPLOY / "kustomize" / "own")
+    words = ("apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", "-k", folder)
+    assert installed.kubectl(*words).stderr == ""
+    (container,) = (
+        one["spec"]["template"]["spec"]["containers"][0]
+        for one in yaml.safe_load_all(installed.kubectl("kustomize", folder).stdout)
+        if one["kind"] == "DaemonSet"
+    )
+    assert container["args"][-2:] == ["--northbound=unix:/run/ovn/ovnnb_db.sock", "--every-node"]
+    assert container["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "NET_RAW"]
+
+
 def test_the_assisting_node_role_asks_for_what_it_needs_and_no_more(installed: ControlPlane) -> None:
     folder = str(DEPLOY / "kustomize" / "assist")
     words = ("apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", "-k", folder)
@@ -61,7 +74,7 @@ def test_the_assisting_node_role_asks_for_what_it_needs_and_no_more(installed: C
     (container,) = pod["containers"]
     constraints = yaml.safe_load((DEPLOY / "openshift-assist" / "scc.yaml").read_text())
 
-    assert container["args"][-2:] == ["--assist=unix:/run/ovn/ovnnb_db.sock", "--semantics=auto"]
+    assert container["args"][-1] == "--northbound=unix:/run/ovn/ovnnb_db.sock"
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": constraints["allowedCapabilities"]}
     assert constraints["allowedCapabilities"] == ["NET_ADMIN"]
     assert not {"hostPID", "hostIPC"} & pod.keys()
