@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.egress_ip import assisting, look_ups, northbound_rows, what_if
 from bench.faces import daemon_with_many_tenants, help_text, pods_from_json
-from bench.failover import failing_over
+from bench.failover import announcing, failing_over
 from bench.figure import Figure
 from bench.kube import events, events_from_the_server, large_cluster, patch_to_kernel
 from bench.packets import data_path
@@ -35,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "egressip-look-ups": look_ups,
     "egressip-what-if": what_if,
     "egressip-failover": failing_over,
+    "egressip-announcing": announcing,
 }
 
 

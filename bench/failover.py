@@ -8,7 +8,9 @@ Rival: ovn-nbctl adding the same translations and policies, all in one call, and
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,10 +18,15 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from bench.figure import Figure, at_most, median, seconds
+from outgate.control.node_neighbours import NodeNeighbours
+from outgate.lab.batch import cable, configure
+from outgate.lab.namespace import Namespace
 from outgate.lab.ovn.addresses import CLUSTER_ROUTER, PRIMARY, ROUTER
 from outgate.lab.ovn.topology import OvnLaboratory, OvnNode
+from outgate.model import intent as objects
 from outgate.model.egress_ip import NodeSnapshot
-from outgate.model.intent import EgressIP, EgressNode, EgressRouting, Intent, Namespace, Node, NodeSubnet, Pod
+from outgate.model.intent import EgressIP, EgressNode, EgressRouting, Intent, Node, NodeSubnet, Pod
+from outgate.model.net import LinkName
 from outgate.model.nics import GatewayMode, HostCidr
 from outgate.model.placement import NodeHealth, PlacementFacts
 from outgate.model.routing import Semantics, Stance
@@ -32,6 +39,7 @@ from outgate.roles.node_machine import NodeMachine
 from outgate.systems.ovn.northbound import Northbound
 
 MANY = 500
+_ARP = 0x0806
 _DEAD = PlacementFacts(health=MappingProxyType({"n1": NodeHealth(reachable=False)}), moves_left=MANY)
 
 
@@ -46,6 +54,33 @@ def failing_over() -> Iterator[Figure]:
                 took = median(3, partial(_fail_over, lab, node, machine))
                 rival = median(3, partial(_by_nbctl, node))
     yield at_most("egressip.failover-of-500", took, 2, "s", ("ovn-nbctl, one call", rival))
+
+
+def announcing() -> Iterator[Figure]:
+    """500 egress IPs are announced on a LAN, from the call to the moment at which a neighbour has heard of each."""
+    with Namespace("node") as node, Namespace("far") as far:
+        configure({far: [cable("far", 10, to=node, link="lan"), "link set far up"]})
+        configure({node: ["link set lan up"]})
+        with far.inside():
+            heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ARP))
+        with heard, node.inside():
+            took = asyncio.run(_announce(heard))
+    yield at_most("egressip.announcing-500", took, 1, "s")
+
+
+async def _announce(heard: socket.socket) -> float:
+    loop = asyncio.get_running_loop()
+    heard.setblocking(False)
+    neighbours = NodeNeighbours(loop, lambda: None)
+    wanted = {_egress(number).packed for number in range(MANY)}
+    began = loop.time()
+    neighbours.hold({_egress(number): LinkName("lan") for number in range(MANY)})
+    while wanted:
+        frame = await loop.sock_recv(heard, 2048)
+        wanted.discard(frame[28:32])  # the sender's address of an ARP frame
+    took = loop.time() - began
+    neighbours.close()
+    return took
 
 
 def _fail_over(lab: OvnLaboratory, node: OvnNode, machine: NodeMachine) -> float:
@@ -96,7 +131,7 @@ def _intent(lab: OvnLaboratory) -> Intent:
     numbers = range(MANY)
     return Intent(
         nodes=tuple(_node(one) for one in lab.nodes.values()),
-        namespaces=(Namespace(name="shop", labels=team.match_labels),),
+        namespaces=(objects.Namespace(name="shop", labels=team.match_labels),),
         pods=tuple(
             Pod(
                 namespace="shop",

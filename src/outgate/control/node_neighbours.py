@@ -31,6 +31,7 @@ from outgate.systems.wire.frames import Announcement
 from outgate.systems.wire.probe import Conflict, Prober
 
 ASK_S = 0.5  # between two questions to a router
+_RATE_PER_S = 1000.0  # frames: what a dead node had must be known elsewhere at once
 SILENCE_S = 1.5  # of all routers of a link, after which it is cut
 _UNANSWERED = 3  # questions as well: a loop that stood still has asked nobody
 
@@ -65,7 +66,7 @@ class NodeNeighbours:
         self._changed = changed
         self._turns = _AsyncTurns(loop)
         self._announcer = Announcer()
-        self._schedule = Schedule()
+        self._schedule = Schedule(_RATE_PER_S)
         self._ears = Ears(self._turns, self)
         self._held: dict[Address, LinkName] = {}
         self._claimed: dict[Address, Mac] = {}  # of what is held: by whom
