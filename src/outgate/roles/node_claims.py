@@ -37,7 +37,8 @@ class Claims:
 class NodeClaims:
     """One node's part of the talk on its links. Without the right to it (CAP_NET_RAW) nothing is said or asked."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], *, again_s: float = _ASKED_AGAIN_S) -> None:
+        self._again_s = again_s
         self._neighbours: NodeNeighbours | None = None
         try:
             self._neighbours = NodeNeighbours(asyncio.get_running_loop(), changed)
@@ -57,11 +58,14 @@ class NodeClaims:
             return Claims(work=work)
         networks = Networks.of(node.primary, host)
         self._neighbours.watch(dict(_routers(node, host)))
-        self._hear(self._neighbours, time.monotonic())
+        self._free &= {one.address for one in work.assignments}
+        again = self._hear(self._neighbours, time.monotonic())
         asked = {one.address for one in work.assignments if one.is_new and one.address not in self._free}
         lost = set(self._neighbours.taken) if is_cut_off else set()
-        wanted = asked | {one for one in self._taken if one not in asked}
-        self._neighbours.ask(_by_link(wanted, networks))
+        wanted = asked | self._taken.keys()
+        self._neighbours.ask(_by_link(wanted - again, networks))
+        if again:
+            self._neighbours.ask(_by_link(wanted, networks))
         withheld = asked | lost
         kept = tuple(one for one in work.assignments if one.address not in withheld)
         return Claims(
@@ -77,17 +81,16 @@ class NodeClaims:
             self._free |= addresses
             self._neighbours.hold(_by_link(addresses, Networks.of(node.primary, host)))
 
-    def _hear(self, neighbours: NodeNeighbours, now_s: float) -> None:
-        """Take verdicts. What somebody had is asked for again after a while, until it is nobody's."""
+    def _hear(self, neighbours: NodeNeighbours, now_s: float) -> set[Address]:
+        """Take verdicts; return what somebody had a while ago, and is to be asked for again: he may have left."""
         self._free |= neighbours.free
-        self._taken = {
-            address: (mac, at)
-            for address, (mac, at) in self._taken.items()
-            if address not in neighbours.free and now_s - at < _ASKED_AGAIN_S
-        }
+        self._taken = {address: one for address, one in self._taken.items() if address not in neighbours.free}
         for address, mac in neighbours.taken.items():
             if address not in self._free:
                 self._taken.setdefault(address, (mac, now_s))
+        again = {address for address, (_, at) in self._taken.items() if now_s - at >= self._again_s}
+        self._taken |= {address: (self._taken[address][0], now_s) for address in again}
+        return again
 
 
 def _by_link(addresses: Iterable[Address], networks: Networks) -> dict[Address, LinkName]:
