@@ -38,6 +38,7 @@ from outgate.systems.ovn.northbound import Northbound, NorthboundReading
 
 _WITHDRAWN = ("withdrawn4", "withdrawn6")
 _OURS = frozenset(set_types(NODE)) - {*_WITHDRAWN}
+_OF_PODS = ("served", "departing")  # sets of pods that have an egress IP here, and that run here and have one anywhere
 _RESTS_S = 120.0  # as long as the kernel keeps their elements, the table stands though nobody wants it
 _APPLIED_S = (
     5.0  # a chassis takes some milliseconds to do what its zone says; when it takes longer, a round comes again
@@ -242,15 +243,12 @@ class NodeMachine:
 
 
 def _withdrawn(made: Iterable[Element], dropped: Iterable[Element]) -> tuple[Element, ...]:
-    """Return the elements that note the pods which lose their egress IP here: their flows are forgotten, and the last
-    packets of those, which connection tracking makes nothing of, would be translated by nobody.
+    """Return the elements that note the pods which lose their egress IP, here or on the way from here: the last packets
+    of their flows, which connection tracking makes nothing of any more, would be translated by nobody.
     """
-    stay = {one.key for one in made if one.set.startswith("served")}
-    return tuple(
-        Element(f"withdrawn{one.set[-1]}", one.key)
-        for one in dropped
-        if one.set.startswith("served") and one.key not in stay
-    )
+    stay = {one.key for one in made if one.set.startswith(_OF_PODS)}
+    gone = {(one.set[-1], one.key) for one in dropped if one.set.startswith(_OF_PODS) and one.key not in stay}
+    return tuple(Element(f"withdrawn{version}", key) for version, key in sorted(gone, key=str))
 
 
 def _sends(row: OvnRow) -> bool:
