@@ -14,6 +14,7 @@ import pytest
 
 from outgate.lab.batch import cable, configure
 from outgate.lab.namespace import Namespace
+from outgate.lab.waiting import comes_true
 from outgate.model.intent import AssignedPod, Assignment, EgressNode, Node
 from outgate.model.net import Address
 from outgate.roles.node_claims import Claims, NodeClaims
@@ -22,7 +23,6 @@ from outgate.systems.kernel.tables import read_tables
 PRIMARY = ip_network("192.168.99.0/24")
 NODE = Node(name="n1", primary=(PRIMARY, ip_network("fd99::/64")), next_hops=(ip_address("192.168.99.1"),))
 FREE, OURS, TAKEN = ip_address("192.168.99.150"), ip_address("fd99::150"), ip_address("192.168.99.151")
-_LIMIT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,6 @@ def look(claims: NodeClaims, wanted: EgressNode, *, is_cut_off: bool = False) ->
     return claims.look(wanted, NODE, read_tables(), is_cut_off=is_cut_off)
 
 
-async def until(holds: Callable[[], object], what: str) -> None:
-    end = asyncio.get_running_loop().time() + _LIMIT_S
-    while not holds():
-        assert asyncio.get_running_loop().time() < end, what
-        await asyncio.sleep(0.02)
-
-
 def given(claims: Claims) -> set[Address]:
     return {one.address for one in claims.work.assignments}
 
@@ -84,7 +77,7 @@ def test_what_nobody_had_before_waits_until_nobody_has_it_and_what_a_node_had_do
         assert given(look(claims, work(FREE, OURS, is_new=False))) == {FREE, OURS}
         assert given(look(claims, EgressNode(name="n1"))) == set()
         assert given(look(claims, work(FREE, OURS))) == set()
-        await until(lambda: given(look(claims, work(FREE, OURS))) == {FREE, OURS}, "both are nobody's")
+        await comes_true(lambda: given(look(claims, work(FREE, OURS))) == {FREE, OURS}, "both are nobody's")
 
     told(lan, story)
 
@@ -94,12 +87,12 @@ def test_an_address_that_somebody_has_is_never_used_and_told_with_its_mac_until_
     (mac,) = {line.split()[2] for line in lan.far.run(("ip", "-br", "link", "show", "lan")).stdout.splitlines()}
 
     async def story(claims: NodeClaims) -> None:
-        await until(lambda: look(claims, work(TAKEN)).taken == ((TAKEN, mac),), "somebody has it")
+        await comes_true(lambda: look(claims, work(TAKEN)).taken == ((TAKEN, mac),), "somebody has it")
         assert given(look(claims, work(TAKEN))) == set()
         assert look(claims, EgressNode(name="n1")).taken == ((TAKEN, mac),), "that it was taken away changes nothing"
         lan.far.run(("ip", "addr", "del", f"{TAKEN}/24", "dev", "lan"))
-        await until(lambda: look(claims, EgressNode(name="n1")).taken == (), "it is asked for again, and free")
-        await until(lambda: given(look(claims, work(TAKEN))) == {TAKEN}, "and may be used")
+        await comes_true(lambda: look(claims, EgressNode(name="n1")).taken == (), "it is asked for again, and free")
+        await comes_true(lambda: given(look(claims, work(TAKEN))) == {TAKEN}, "and may be used")
 
     told(lan, story, again_s=1.0)
 
@@ -112,7 +105,7 @@ def test_a_node_that_is_cut_off_from_the_api_gives_up_what_somebody_else_announc
         claims.stands(mine, NODE, read_tables())
         lan.far.run(("ip", "addr", "add", f"{FREE}/24", "dev", "lan"))
         lan.far.run(("arping", "-A", "-c", "1", "-I", "lan", str(FREE)), check=False)
-        await until(lambda: given(look(claims, mine, is_cut_off=True)) == set(), "another node has it")
+        await comes_true(lambda: given(look(claims, mine, is_cut_off=True)) == set(), "another node has it")
         assert given(look(claims, mine)) == {FREE}
 
     told(lan, story)
@@ -120,10 +113,10 @@ def test_a_node_that_is_cut_off_from_the_api_gives_up_what_somebody_else_announc
 
 def test_a_network_whose_router_is_silent_is_cut_and_comes_back(lan: Lan) -> None:
     async def story(claims: NodeClaims) -> None:
-        await until(lambda: look(claims, work()).cut == (), "the router answers")
+        await comes_true(lambda: look(claims, work()).cut == (), "the router answers")
         lan.far.run(("ip", "link", "set", "lan", "arp", "off"))
-        await until(lambda: PRIMARY in look(claims, work()).cut, "it does not")
+        await comes_true(lambda: PRIMARY in look(claims, work()).cut, "it does not")
         lan.far.run(("ip", "link", "set", "lan", "arp", "on"))
-        await until(lambda: look(claims, work()).cut == (), "it does again")
+        await comes_true(lambda: look(claims, work()).cut == (), "it does again")
 
     told(lan, story)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,6 +18,7 @@ import pytest
 
 from outgate.control.node_neighbours import NodeNeighbours
 from outgate.lab.namespace import Namespace
+from outgate.lab.waiting import comes_true
 from outgate.model.net import Address, LinkName, Mac
 from outgate.systems.wire.announce import Announcer
 from outgate.systems.wire.frames import Announcement
@@ -91,22 +91,12 @@ class Watched:
 
 @asynccontextmanager
 async def watching(wire: Wire) -> AsyncIterator[Watched]:
-    await until(lambda: all(map(carries, (wire.node, wire.router, wire.other))), "carrier everywhere")
+    await comes_true(lambda: all(map(carries, (wire.node, wire.router, wire.other))), "carrier everywhere")
     made = Watched()
     try:
         yield made
     finally:
         made.neighbours.close()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Let the loop turn, at most for the limit, until the condition holds."""
-    give_up = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up, f"never came true: {what}"
-        turn = asyncio.get_running_loop().create_future()
-        turn.get_loop().call_later(0.01, turn.set_result, None)
-        await turn
 
 
 def shown(namespace: Namespace, *arguments: str) -> list[dict[str, Any]]:
@@ -150,7 +140,9 @@ def test_what_is_held_is_announced_with_the_links_own_mac(wire: Wire, family: in
 
             node.neighbours.hold({EGRESS[family]: ETH1})
 
-            await until(lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC")
+            await comes_true(
+                lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC"
+            )
             assert node.calls == 0
 
     run(wire, story())
@@ -162,12 +154,14 @@ def test_what_is_held_without_carrier_is_announced_when_there_is_one(wire: Wire,
         async with watching(wire) as node:
             believe(wire.router, EGRESS[family], STALE_MAC)
             wire.plug(wire.node, "down")
-            await until(lambda: not carries(wire.node), "no carrier")
+            await comes_true(lambda: not carries(wire.node), "no carrier")
             node.neighbours.hold({EGRESS[family]: ETH1})
 
             wire.plug(wire.node, "up")
 
-            await until(lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC")
+            await comes_true(
+                lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC"
+            )
 
     run(wire, story())
 
@@ -178,11 +172,13 @@ def test_what_is_held_is_announced_again_when_its_link_gets_another_mac(wire: Wi
         async with watching(wire) as node:
             believe(wire.router, EGRESS[family], STALE_MAC)
             node.neighbours.hold({EGRESS[family]: ETH1})
-            await until(lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC")
+            await comes_true(
+                lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC"
+            )
 
             wire.node.run(("ip", "link", "set", ETH1, "address", RIVAL_MAC))
 
-            await until(lambda: believed(wire.router, EGRESS[family]) == RIVAL_MAC, "the router knows the new one")
+            await comes_true(lambda: believed(wire.router, EGRESS[family]) == RIVAL_MAC, "the router knows the new one")
             assert node.neighbours.taken == {}
 
     run(wire, story())
@@ -196,11 +192,13 @@ def test_what_is_held_before_its_link_is_there_is_announced_when_it_comes(wire: 
             believe(wire.router, EGRESS[family], STALE_MAC)
             node.neighbours.hold({EGRESS[family]: ETH1})
             node.neighbours.watch({ETH1: frozenset()})
-            await until(lambda: node.neighbours.cut == {ETH1}, "a link that is not there is cut")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "a link that is not there is cut")
 
             wire.cable(wire.node, NODE_MAC)
 
-            await until(lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC")
+            await comes_true(
+                lambda: believed(wire.router, EGRESS[family]) == NODE_MAC, "the router knows the node's MAC"
+            )
             assert node.neighbours.cut == frozenset()
 
     run(wire, story())
@@ -217,10 +215,10 @@ def test_who_claims_what_is_held_is_told_until_it_is_held_no_more(wire: Wire, fa
 
             rival.send([Announcement(link=ETH1, address=address, mac=RIVAL_MAC)])
 
-            await until(lambda: node.calls, "a call")
+            await comes_true(lambda: node.calls, "a call")
             assert node.neighbours.taken == {address: RIVAL_MAC}
             node.neighbours.hold({})
-            await until(lambda: node.calls == 2, "a call")
+            await comes_true(lambda: node.calls == 2, "a call")
             assert node.neighbours.taken == {}
             rival.close()
 
@@ -239,7 +237,7 @@ def test_what_is_said_with_the_nodes_own_mac_or_only_asked_is_no_claim(wire: Wir
 
             speaker.send([Announcement(link=ETH1, address=EGRESS[0], mac=RIVAL_MAC)])
 
-            await until(lambda: node.calls, "a call")
+            await comes_true(lambda: node.calls, "a call")
             assert node.neighbours.taken == {EGRESS[0]: RIVAL_MAC}, "the last one only"
             speaker.close()
             asking.close()
@@ -253,7 +251,7 @@ def test_addresses_are_asked_for_side_by_side_and_each_gets_its_verdict(wire: Wi
             node.neighbours.ask(dict.fromkeys((*EGRESS, *OTHER), ETH1))
             assert (node.neighbours.free, node.neighbours.taken) == (frozenset(), {})
 
-            await until(lambda: node.neighbours.free == set(EGRESS), "what nobody has is free")
+            await comes_true(lambda: node.neighbours.free == set(EGRESS), "what nobody has is free")
 
             assert node.neighbours.taken == dict.fromkeys(OTHER, OTHER_MAC)
             assert 2 <= node.calls <= 4
@@ -267,18 +265,18 @@ def test_a_verdict_stands_until_the_address_is_wanted_no_more_and_then_is_sought
         address = EGRESS[family]
         async with watching(wire) as node:
             node.neighbours.ask({address: ETH1})
-            await until(lambda: node.neighbours.free == {address}, "it is free")
+            await comes_true(lambda: node.neighbours.free == {address}, "it is free")
             length = 24 if address.version == 4 else 64
             wire.other.run(("ip", "address", "add", f"{address}/{length}", "dev", ETH1, "nodad"))
             node.neighbours.ask({address: ETH1, OTHER[family]: ETH1})
-            await until(lambda: OTHER[family] in node.neighbours.taken, "the other one is asked for")
+            await comes_true(lambda: OTHER[family] in node.neighbours.taken, "the other one is asked for")
             assert node.neighbours.free == {address}
 
             node.neighbours.ask({})
-            await until(lambda: not node.neighbours.free, "there is no verdict any more")
+            await comes_true(lambda: not node.neighbours.free, "there is no verdict any more")
             node.neighbours.ask({address: ETH1})
 
-            await until(lambda: node.neighbours.taken == {address: OTHER_MAC}, "it is taken")
+            await comes_true(lambda: node.neighbours.taken == {address: OTHER_MAC}, "it is taken")
             assert node.neighbours.free == frozenset()
 
     run(wire, story())
@@ -290,12 +288,12 @@ def test_what_is_asked_for_on_a_link_that_goes_is_asked_for_when_it_comes_back(w
             node.neighbours.ask(dict.fromkeys((*EGRESS, *OTHER), ETH1))
             wire.node.run(("ip", "link", "delete", ETH1))
             node.neighbours.watch({ETH1: frozenset()})
-            await until(lambda: node.neighbours.cut == {ETH1}, "the link is gone")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "the link is gone")
             assert node.neighbours.free == frozenset()
 
             wire.cable(wire.node, NODE_MAC)
 
-            await until(lambda: node.neighbours.free == set(EGRESS), "what nobody has is free")
+            await comes_true(lambda: node.neighbours.free == set(EGRESS), "what nobody has is free")
             assert node.neighbours.taken == dict.fromkeys(OTHER, OTHER_MAC)
 
     run(wire, story())
@@ -310,11 +308,11 @@ def test_a_link_that_another_one_of_its_name_replaces_at_once_is_asked_and_annou
 
             wire.node.run(("ip", "link", "delete", ETH1))
             wire.cable(wire.node, NODE_MAC)
-            await until(lambda: carries(wire.node), "carrier")
+            await comes_true(lambda: carries(wire.node), "carrier")
 
-            await until(lambda: node.neighbours.free == {EGRESS[1]}, "what nobody has is free")
+            await comes_true(lambda: node.neighbours.free == {EGRESS[1]}, "what nobody has is free")
             assert node.neighbours.taken == {OTHER[1]: OTHER_MAC}
-            await until(lambda: believed(wire.router, EGRESS[0]) == NODE_MAC, "the router knows the node's MAC")
+            await comes_true(lambda: believed(wire.router, EGRESS[0]) == NODE_MAC, "the router knows the node's MAC")
 
     run(wire, story())
 
@@ -328,11 +326,11 @@ def test_a_link_whose_router_falls_silent_is_cut_and_comes_back_with_it(wire: Wi
             assert node.neighbours.cut == frozenset()
 
             mute(wire.router)
-            await until(lambda: node.neighbours.cut == {ETH1}, "the link is cut")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "the link is cut")
             assert node.calls == 1
 
             unmute(wire.router)
-            await until(lambda: node.neighbours.cut == frozenset(), "the link is back")
+            await comes_true(lambda: node.neighbours.cut == frozenset(), "the link is back")
             assert node.calls == 2
 
     run(wire, story())
@@ -350,7 +348,7 @@ async def answered(router: Address) -> None:
         return heard >= 4
 
     try:
-        await until(enough, f"{router} answers again and again")
+        await comes_true(enough, f"{router} answers again and again")
     finally:
         ear.close()
 
@@ -365,7 +363,7 @@ def test_one_router_that_answers_is_enough(wire: Wire) -> None:
 
             node.neighbours.watch({ETH1: frozenset({gone})})
 
-            await until(lambda: node.neighbours.cut == {ETH1}, "the one that is left never answers")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "the one that is left never answers")
 
     run(wire, story())
 
@@ -383,7 +381,7 @@ def test_other_nodes_that_ask_for_the_router_are_not_the_router(wire: Wire, fami
                 assert other.ask(ROUTER[family])
                 return node.neighbours.cut == {ETH1}
 
-            await until(is_cut, "the link is cut though the other node asks all the time")
+            await comes_true(is_cut, "the link is cut though the other node asks all the time")
             other.close()
 
     run(wire, story())
@@ -416,10 +414,10 @@ def test_a_link_without_carrier_is_cut_and_comes_back_with_it(
             assert node.neighbours.cut == frozenset()
 
             side.run(("ip", "link", "set", link, "down"))
-            await until(lambda: node.neighbours.cut == {ETH1}, "the link is cut")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "the link is cut")
 
             side.run(("ip", "link", "set", link, "up"))
-            await until(lambda: node.neighbours.cut == frozenset(), "the link is back")
+            await comes_true(lambda: node.neighbours.cut == frozenset(), "the link is back")
 
     run(wire, story())
 
@@ -428,14 +426,14 @@ def test_a_link_without_routers_is_never_cut_by_silence_and_one_that_is_watched_
     async def story() -> None:
         async with watching(wire) as node:
             node.neighbours.watch({ETH1: frozenset({ip_address("192.168.55.2")})})
-            await until(lambda: node.neighbours.cut == {ETH1}, "it never answers")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "it never answers")
 
             node.neighbours.watch({ETH1: frozenset()})
-            await until(lambda: node.neighbours.cut == frozenset(), "there is nobody to be silent")
+            await comes_true(lambda: node.neighbours.cut == frozenset(), "there is nobody to be silent")
 
             node.neighbours.watch({ETH1: frozenset({ip_address("192.168.55.2")})})
-            await until(lambda: node.neighbours.cut == {ETH1}, "it never answers")
+            await comes_true(lambda: node.neighbours.cut == {ETH1}, "it never answers")
             node.neighbours.watch({})
-            await until(lambda: node.neighbours.cut == frozenset(), "it is watched no more")
+            await comes_true(lambda: node.neighbours.cut == frozenset(), "it is watched no more")
 
     run(wire, story())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
@@ -13,9 +13,9 @@ import pytest
 from outgate.control.probes import Probes
 from outgate.control.pulses import INTERVAL_S, MISSES, Pulses
 from outgate.lab.namespace import Namespace
+from outgate.lab.waiting import comes_true
 
 NODE, PORT = IPv4Address("192.0.2.2"), 9097
-_LIMIT_S = 20.0
 
 
 @pytest.fixture
@@ -24,13 +24,6 @@ def leader() -> Iterator[Namespace]:
         leader.run(("ip", "link", "set", "lo", "up"))
         leader.run(("ip", "addr", "add", f"{NODE}/32", "dev", "lo"))
         yield leader
-
-
-async def until(holds: Callable[[], bool], what: str) -> None:
-    end = asyncio.get_running_loop().time() + _LIMIT_S
-    while not holds():
-        assert asyncio.get_running_loop().time() < end, what
-        await asyncio.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -46,15 +39,15 @@ def test_a_node_is_lost_when_nobody_is_there_and_found_again_when_somebody_is(le
         loop = asyncio.get_running_loop()
         with role():
             pulses.watch({"n1": NODE})
-            await until(lambda: len(asyncio.all_tasks()) > 1, "it is being asked")
+            await comes_true(lambda: len(asyncio.all_tasks()) > 1, "it is being asked")
             assert pulses.lost == frozenset()
         leader.run(("nft", "-f", "-"), input=_SILENT)
         began = loop.time()
-        await until(lambda: pulses.lost == {"n1"}, "it is lost")
+        await comes_true(lambda: pulses.lost == {"n1"}, "it is lost")
         took_s = loop.time() - began
         leader.run(("nft", "delete", "table", "inet", "silent"))
         with role():
-            await until(lambda: pulses.lost == frozenset(), "it is found again")
+            await comes_true(lambda: pulses.lost == frozenset(), "it is found again")
         pulses.close()
         return len(told), took_s
 
@@ -70,7 +63,7 @@ def test_a_node_whose_role_is_down_is_not_lost_for_that(leader: Namespace) -> No
         leader.run(("nft", "-f", "-"), input=_COUNTED)
         pulses = Pulses(PORT, lambda: None)
         pulses.watch({"n1": NODE})
-        await until(lambda: asked(leader) > MISSES, "it was asked more often than a dead one would have to be")
+        await comes_true(lambda: asked(leader) > MISSES, "it was asked more often than a dead one would have to be")
         lost = pulses.lost
         pulses.watch({})
         return lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,4 +23,18 @@ def eventually(answer: Callable[[], T], what: str, *, within_s: float = 10.0) ->
         if time.monotonic() >= end:
             raise TimeoutError(f"not within {within_s:g} s: {what}; at last {latest!r}")
         time.sleep(_PAUSE_S)
+    return latest
+
+
+async def comes_true(answer: Callable[[], T], what: str, *, within_s: float = 20.0) -> T:
+    """Return as `eventually`, and let the running loop turn meanwhile.
+
+    Raises:
+        TimeoutError: as `eventually`.
+    """
+    end = time.monotonic() + within_s
+    while not (latest := answer()):
+        if time.monotonic() >= end:
+            raise TimeoutError(f"not within {within_s:g} s: {what}; at last {latest!r}")
+        await asyncio.sleep(_PAUSE_S)
     return latest
