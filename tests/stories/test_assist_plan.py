@@ -349,3 +349,15 @@ def test_pods_that_shall_not_leave_without_are_held_below_their_policies_and_the
     (policy,) = (one for one in desired.wants if isinstance(one, Policy))
     assert (policy.priority, policy.action, members(desired, "held")) == (98, Action.DROP, {"10.128.0.5/32"})
     assert plan(assignments=(), departures=(replace(held, drops=False),)) == Desired()
+
+
+def test_what_keeps_packets_from_a_secondary_nic_is_told_though_they_go_there_anyhow() -> None:
+    host = replace(HOST, routes=HOST.routes | {route("192.168.55.0/24", OnLink(link=ETH1))})
+    far = Assignment(egress_ip="far", address=ip_address("192.168.55.150"), pods=PODS)
+    shut = replace(host, settings=MappingProxyType({(ETH1, Setting.FORWARDING): 0}))
+
+    desired = plan(assignments=(far,), host=shut, firewall=Firewall(chains=(CHAIN,)))
+
+    assert reasons(desired) == ["ForwardingDisabled", "ForwardRefused"]
+    assert "net.ipv4.conf.eth1.forwarding=1" in desired.findings[0].fix
+    assert any(isinstance(one, Rule) for one in desired.wants), "nothing is withheld: they would go there without it"

@@ -30,7 +30,7 @@ from outgate.model.why import Because, Finding, Severity
 from outgate.plan.assist_nic import closed, plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL, winning
-from outgate.plan.forwarding import accepting, refusing
+from outgate.plan.forwarding import in_words, not_forwarding, refusing
 from outgate.plan.own import plan_own
 from outgate.plan.serving import CLUSTER_ROUTER, Served, gateway_router, management_ports, served, set_name
 from outgate.plan.source_ranges import lies_in, outermost
@@ -227,11 +227,10 @@ class _Family:
 
     def _can_leave(self, prefix: Prefix, links: list[LinkName]) -> bool:
         settings, routing = self.snapshot.host.settings, self.routing
-        forwarding = Setting.FORWARDING if self.version == 4 else Setting.FORWARDING6
-        closed = [link for link in (MANAGEMENT_PORT, *links) if settings.get((link, forwarding)) == 0]
-        if closed:
-            text = f"{prefix} would leave by {closed[0]}, which does not forward: packets keep to the gateway router"
-            fix = f"allow forwarding on {closed[0]} (sysctl net.ipv{self.version}.conf.{closed[0]}.forwarding=1)"
+        closed_link = not_forwarding(settings, self.version, (MANAGEMENT_PORT, *links))
+        if closed_link is not None:
+            text = f"{prefix} would leave by {closed_link}, which does not forward: packets keep to the gateway router"
+            fix = f"allow forwarding on {closed_link} (sysctl net.ipv{self.version}.conf.{closed_link}.forwarding=1)"
             self.findings.append(Finding("ForwardingDisabled", self._about, text, Severity.WARNING, fix))
             return False
         for link in links:
@@ -255,15 +254,8 @@ class _Family:
         return True
 
     def _refused(self, prefix: Prefix, link: LinkName, chains: Iterable[HookChain]) -> Finding:
-        text = f"{prefix} would leave by {link}, and packets to there or back are dropped by "
-        text += ", ".join(
-            chain.place + (" (unless a chain that it jumps to accepts them)" if chain.jumps else "") for chain in chains
-        )
-        out, back = (
-            (f'iifname "{MANAGEMENT_PORT}"', f"-i {MANAGEMENT_PORT}"),
-            (f'oifname "{MANAGEMENT_PORT}"', f"-o {MANAGEMENT_PORT}"),
-        )
-        fix = "; ".join(accepting(chain, *words) for chain in chains for words in (out, back))
+        shown, fix = in_words(tuple(chains), MANAGEMENT_PORT)
+        text = f"{prefix} would leave by {link}, and packets to there or back are dropped by {shown}"
         return Finding("ForwardRefused", self._about, f"{text}: they keep to the gateway router", fix=fix)
 
     def _hand_over(

@@ -23,6 +23,7 @@ from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT, copied, mirrored, table_of
 from outgate.plan.fib import best
+from outgate.plan.forwarding import in_words, not_forwarding, refusing
 from outgate.plan.inbound import allowance_element
 from outgate.plan.serving import Served
 from outgate.plan.source_ranges import outermost
@@ -49,6 +50,7 @@ def plan_nics(
         findings += _in_part(snapshot, link, routes)
         pods = [one.address for one, its in by_nic if its == link and one.address.version == version]
         findings += _replies(snapshot, link, pods)
+        findings += _preflight(snapshot, link, version)
     wants |= _marked(snapshot, {one.address.version for one, _ in by_nic})
     for one, link in by_nic:
         table = table_of(snapshot.host, link, OWN_TABLES.start)
@@ -64,6 +66,20 @@ def plan_nics(
         wants[rule] = Because("assist/nic-rule", text)
         wants |= closed(given, link)
     return wants, tuple(findings)
+
+
+def _preflight(snapshot: NodeSnapshot, link: LinkName, version: int) -> Iterator[Finding]:
+    """Yield what keeps packets from the NIC or answers from pods: they go that way anyhow, and are dropped."""
+    about = f"Node/{snapshot.node.name}"
+    shut = not_forwarding(snapshot.host.settings, version, (MANAGEMENT_PORT, link))
+    if shut is not None:
+        text = f"egress IPs are on {link}, and {shut} does not forward: packets or their answers are dropped"
+        fix = f"allow forwarding on {shut} (sysctl net.ipv{version}.conf.{shut}.forwarding=1)"
+        yield Finding("ForwardingDisabled", about, text, Severity.WARNING, fix)
+    if chains := refusing(snapshot.firewall, version, MANAGEMENT_PORT, link):
+        shown, fix = in_words(chains, MANAGEMENT_PORT)
+        text = f"egress IPs are on {link}, and packets by it or their answers are dropped by {shown}"
+        yield Finding("ForwardRefused", about, text, Severity.WARNING, fix)
 
 
 def _routes(snapshot: NodeSnapshot, link: LinkName, version: int, routing: Routing) -> Sequence[Route]:

@@ -6,10 +6,10 @@ address, protocol and port passes then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from outgate.model.firewall import Acceptance, Firewall, HookChain, MaskedMark
-from outgate.model.net import LinkName, Mark
+from outgate.model.net import LinkName, Mark, Setting
 
 
 def refusing(firewall: Firewall, version: int, incoming: LinkName, outgoing: LinkName) -> tuple[HookChain, ...]:
@@ -36,6 +36,23 @@ def accepting(chain: HookChain, nft: str, iptables: str) -> str:
         return f"{program} {table} -I {name} {iptables} -j ACCEPT"
     table, _, name = chain.place.removeprefix("nft table ").partition(", chain ")
     return f"nft insert rule {table} {name} {nft} accept"
+
+
+def not_forwarding(
+    settings: Mapping[tuple[LinkName, Setting], int], version: int, links: Iterable[LinkName]
+) -> LinkName | None:
+    """Return the first link that is known not to forward a family; None: all may."""
+    forwarding = Setting.FORWARDING if version == 4 else Setting.FORWARDING6
+    return next((link for link in links if settings.get((link, forwarding)) == 0), None)
+
+
+def in_words(chains: Iterable[HookChain], incoming: LinkName) -> tuple[str, str]:
+    """Return which chains drop packets that come in by a link, and the commands that let them out and back."""
+    shown = ", ".join(
+        chain.place + (" (unless a chain that it jumps to accepts them)" if chain.jumps else "") for chain in chains
+    )
+    ways = ((f'iifname "{incoming}"', f"-i {incoming}"), (f'oifname "{incoming}"', f"-o {incoming}"))
+    return shown, "; ".join(accepting(chain, *words) for chain in chains for words in ways)
 
 
 def _passes_both_ways(chain: HookChain, incoming: LinkName, outgoing: LinkName) -> bool:
