@@ -228,5 +228,11 @@ def test_a_node_says_what_it_found_of_itself_alone(guarded: ControlPlane) -> Non
 
     assert patch_node(guarded, "worker-1", "worker-1", {"conditions": [found]}) == ""
     assert "only outgate writes statuses" in patch_node(guarded, "worker-2", "worker-1", {"conditions": [found]})
-    given = [{"name": "prod", "address": "192.0.2.9"}]
-    assert "only outgate writes statuses" in patch_node(guarded, "worker-1", "worker-1", {"egressIPs": given})
+    done = {"programmed": "0123456789abcdef", "cut": ["192.0.2.0/24"]}
+    assert patch_node(guarded, "worker-1", "worker-1", done) == ""
+    for to_do in (
+        {"egressIPs": [{"name": "prod", "address": "192.0.2.9"}]},
+        {"departures": [{"namespace": "red", "name": "a", "addresses": ["10.128.0.5"], "nodes": ["worker-1"]}]},
+        {"stance": "own"},
+    ):
+        assert "only outgate writes statuses" in patch_node(guarded, "worker-1", "worker-1", to_do)
