@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from outgate.lab.ovn.addresses import Pair
 from outgate.lab.ovn.topology import NAMESPACE, OvnLaboratory, OvnPod
 from outgate.model.intent import EgressIP, EgressNode, EgressRouting, Intent, Namespace, Pod
 from outgate.model.net import Address
@@ -49,6 +50,14 @@ class OwnCluster:
         others = (one for one in self.intent.egress_ips if one.name != name)
         egress_ips = tuple(sorted((*others, egress_ip), key=lambda one: one.name))
         self.intent = replace(self.intent, egress_ips=egress_ips, pods=labelled if pods else self.intent.pods)
+
+    def unassign(self, name: str, addresses: Pair) -> None:
+        """Let an EgressIP list addresses that no node has."""
+        changed = (
+            replace(one, egress_ips=tuple(addresses), assigned=()) if one.name == name else one
+            for one in self.intent.egress_ips
+        )
+        self.intent = replace(self.intent, egress_ips=tuple(changed))
 
     def wanted(self) -> dict[str, EgressNode]:
         """What the cluster role tells each node now."""
