@@ -223,3 +223,26 @@ def test_the_host_routes_of_a_node_count_where_it_is_in_local_mode_and_when_aske
             assert set(bare.by_other.seen()) == {*PRIMARY_EGRESS}
             cluster.assign("prod")
             cluster.settle()
+
+
+def test_a_live_flow_survives_a_flip_of_the_gateway_mode_and_back(bare: OvnLaboratory) -> None:
+    with own_cluster(bare, local=True) as cluster:
+        mine = chosen(cluster)
+        on(cluster, "n1", mine)
+        cluster.settle()
+        flows = [pod.agent.hold(OUTSIDE[family], kind="udp") for pod in mine for family in FAMILIES]
+        for flow in flows:
+            goes_on(flow)
+
+        for local in (False, True):
+            bare.set_mode(local=local)
+            cluster.local = local
+            for name, role in cluster.roles.items():
+                assert role.round_of(cluster.there[name], cluster.intent.nodes, local=local).converged
+            for flow in flows:
+                goes_on(flow)
+
+        for flow in flows:
+            assert set(flow.stop().sources) <= {*PRIMARY_EGRESS}
+        assert set(bare.by_default.seen()) == {*PRIMARY_EGRESS}
+        assert bare.by_default.leaked(CLUSTER) == 0
