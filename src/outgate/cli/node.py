@@ -24,7 +24,8 @@ def node() -> None:
     "--northbound",
     default="",
     metavar="unix:PATH",
-    help="Write to this northbound database of the node's zone, and to nftables; without it, only observe.",
+    help="Write to this northbound database of the node's zone (all members of a cluster, with commas), and to"
+    " nftables; without it, only observe.",
 )
 @click.option("--every-node", is_flag=True, help="Read all Nodes: for stance `own`, which sends pods to other nodes.")
 def run(**words: Any) -> None:

@@ -3,6 +3,9 @@
 Messages stand end to end, without anything between. The maintained Python package walks through each with a parser of
 its own and then keeps every row twice: 100,000 rows take it 7 s and 258 MB. Here the whole answer is decoded at once.
 A message is looked for when nothing more is coming, or when there is twice as much as at the last try.
+
+Of a clustered database the leader is spoken to: another member may be behind, and would pass writes on. The server says
+who leads in its database `_Server`, and tells when that changes.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ _CHUNK = 1 << 20
 _QUIET_S = 0.002  # so long nothing has come: what is there may be whole
 _END = ord("}")
 _ANSWER_S = 30.0
+_SERVER, _LEADERSHIP = "_Server", "outgate-leadership"  # the database about databases, and our monitor of it
 _DECODER = json.JSONDecoder()
 
 
@@ -34,20 +38,35 @@ class Database:
     """A connection to one database of a server. It belongs to one thread; a call waits for its answer."""
 
     def __init__(self, target: str, name: str) -> None:
-        """Connect to `unix:PATH` or `tcp:HOST:PORT`; `name` is the database's, such as OVN_Northbound.
+        """Connect to `unix:PATH` or `tcp:HOST:PORT`; `name` is the database's, such as OVN_Northbound. Of several, with
+        commas between, the members of a cluster, it is the leader that is spoken to.
 
         Raises:
-            Unreachable: nobody listens there.
+            Unreachable: nobody listens there, or nobody leads.
         """
-        self.target, self.name = target, name
+        self.name = name
         self._numbers = itertools.count(1)
         self._buffer = bytearray()
         self._messages: deque[dict[str, Json]] = deque()
         self._told: deque[Json] = deque()
-        try:
-            self._socket = _connected(target)
-        except (OSError, ValueError) as error:
-            raise Unreachable(f"{name} at {target}: {error}") from error
+        failures: list[str] = []
+        for one in target.split(","):
+            self.target = one
+            try:
+                self._socket = _connected(one)
+            except (OSError, ValueError) as error:
+                failures.append(f"{name} at {one}: {error}")
+                continue
+            try:
+                self._follow_leader()
+            except Unreachable as error:
+                self._socket.close()
+                self._buffer.clear()
+                self._messages.clear()
+                failures.append(str(error))
+                continue
+            return
+        raise Unreachable("; ".join(failures))
 
     def fileno(self) -> int:
         """Return what becomes readable when the server says something."""
@@ -104,10 +123,31 @@ class Database:
         """Close the connection."""
         self._socket.close()
 
+    def _follow_leader(self) -> None:
+        """Ask who leads, and to be told when that changes.
+
+        Raises:
+            Unreachable: this server does not lead.
+        """
+        watched = {"Database": [{"columns": ["leader"], "where": [["name", "==", self.name]]}]}
+        try:
+            self._look_who_leads(self.call("monitor_cond", [_SERVER, _LEADERSHIP, watched]))
+        except Refused:
+            return  # a server without that database knows no clusters
+
+    def _look_who_leads(self, tables: Json) -> None:
+        """Take what the server says of its database: a column that holds its default is left out at first."""
+        for row in tables.get("Database", {}).values():
+            said = row.get("initial", row.get("insert", row.get("modify", {})))
+            if not said.get("leader", "modify" in row):
+                raise Unreachable(f"{self.name} at {self.target}: another member of the cluster leads")
+
     def _take(self, message: dict[str, Json]) -> None:
         match message.get("method"):
             case "echo":  # the server asks whether we live
                 self._send({"id": message.get("id"), "result": message.get("params", []), "error": None})
+            case "update2" if message["params"][0] == _LEADERSHIP:
+                self._look_who_leads(message["params"][1])
             case "update" | "update2" | "update3":
                 self._told.append(message["params"])
 
