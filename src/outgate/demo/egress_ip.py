@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from outgate.demo.egress_own import own
 from outgate.demo.screen import Screen
 from outgate.lab.ovn import objects
 from outgate.lab.ovn.addresses import (
@@ -97,6 +98,7 @@ def run(screen: Screen) -> int:
             act(story)
         leaked = sum(one.leaked(CLUSTER) for one in (lab.by_default, lab.by_other, lab.by_secondary))
         story.check(leaked == 0, f"packets with a pod's own address seen outside, from first to last: {leaked}")
+        story.failures += own(screen)
         words = f"{len(story.failures)} of the sentences above failed" if story.failures else "every sentence held"
         screen.end(not story.failures, words, time.monotonic() - started)
         return 1 if story.failures else 0
