@@ -16,6 +16,7 @@ from outgate.model.errors import IntentError
 from outgate.model.intent import DestinationRule, EgressIP, ExternalRoute, InnerInterface, Intent, Pod
 from outgate.model.ledger import Ledger
 from outgate.model.net import LinkAddress
+from outgate.model.nics import GatewayMode
 from outgate.model.ruleset import Element, Table
 from outgate.model.selector import LabelExpression, LabelSelector, Operator
 from outgate.model.state import Facts, Moment, Resource, Snapshot
@@ -200,10 +201,34 @@ def test_findings_about_node_gateway_and_tenant_come_along_and_others_do_not() -
     assert {(finding.about, finding.reason) for finding in told.findings} == {("Node/n1", "NodeNotReady")}
 
 
-def test_an_egress_ip_object_that_selects_the_namespace_too_is_noted() -> None:
-    rival = EgressIP(name="foo", egress_ips=(ip_address("192.168.99.150"),), namespace_selector=in_namespace("ns-blue"))
-    told = asked("ns-blue/app-0", "203.0.113.9", intent=replace(CLUSTER, egress_ips=(rival,)))
-    assert any(note.startswith("EgressIP/foo selects its namespace too") for note in told.notes)
+BLUE_BY_ROUTE = ExternalRoute(
+    name="blue", namespace_selector=in_namespace("ns-blue"), next_hops=(ip_address("192.168.99.21"),)
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "node", "routes", "said"),
+    [
+        (GatewayMode.LOCAL, "n2", (BLUE_BY_ROUTE,), "AdminPolicyBasedExternalRoute/blue wins over it"),
+        (GatewayMode.SHARED, "n1", (BLUE_BY_ROUTE,), "AdminPolicyBasedExternalRoute/blue wins over it"),
+        (GatewayMode.SHARED, "n2", (BLUE_BY_ROUTE,), "it wins: the packets leave by n2, not here"),
+        (GatewayMode.SHARED, "n2", (), "without an AdminPolicyBasedExternalRoute its packets leave by n2"),
+    ],
+)
+def test_an_egress_ip_that_selects_the_pod_too_is_noted_with_who_wins(
+    mode: GatewayMode, node: str, routes: tuple[ExternalRoute, ...], said: str
+) -> None:
+    address = ip_address("192.168.99.150")
+    rival = EgressIP(
+        name="foo", egress_ips=(address,), namespace_selector=in_namespace("ns-blue"), assigned=((node, address),)
+    )
+    nodes = tuple(replace(one, mode=mode) for one in CLUSTER.nodes)
+    intent = replace(CLUSTER, nodes=nodes, egress_ips=(rival,), external_routes=routes)
+    told = asked("ns-blue/app-0", "203.0.113.9", intent=intent)
+    assert any(note.startswith("EgressIP/foo selects it too") and said in note for note in told.notes)
+    other = replace(rival, pod_selector=LabelSelector(match_labels=(("app", "other"),)))
+    told = asked("ns-blue/app-0", intent=replace(intent, egress_ips=(other,)))
+    assert not any("EgressIP/foo" in note for note in told.notes)
 
 
 @pytest.mark.parametrize(

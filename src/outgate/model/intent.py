@@ -357,6 +357,15 @@ class EgressIP:
     created: str = ""  # as the server writes it, which sorts by time; empty: of an object that no server has seen
     origin: Origin = field(default_factory=Origin, compare=False)
 
+    def yields_to_external_route(self, node: str, mode: GatewayMode | None) -> bool:
+        """Return whether an external route decides for a pod on `node` that both select; `mode` is that node's.
+
+        In local gateway mode the route's policy (501) comes before ours (100). In shared mode the route counts on the
+        pod's own node alone, and packets get there only if that node has the egress IP, or none has.
+        """
+        nodes = {name for name, _ in self.assigned}
+        return mode is GatewayMode.LOCAL or not nodes or node in nodes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressRouting:

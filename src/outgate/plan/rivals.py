@@ -144,11 +144,10 @@ def takers(pod: Pod, intent: Intent, rivals: Rivals, serving: EgressIP | None) -
 def _by_route(pod: Pod, route: ExternalRoute, intent: Intent, serving: EgressIP | None) -> tuple[Fate, str]:
     hops = ", ".join(map(str, route.next_hops)) or "its dynamic next hops"
     mode = next((one.mode for one in intent.nodes if one.name == pod.node), None)
-    nodes = sorted({node for node, _ in serving.assigned}) if serving is not None else []
-    if mode is GatewayMode.LOCAL or pod.node in nodes or not nodes:
+    if serving is None or serving.yields_to_external_route(pod.node, mode):
         by = "policy 501 of local gateway mode" if mode is GatewayMode.LOCAL else f"the gateway router of {pod.node}"
         return Fate.TAKES, f"{by} sends to {hops}, and translations of the pod are deleted there"
-    where = ", ".join(nodes)
+    where = ", ".join(sorted({node for node, _ in serving.assigned}))
     return Fate.YIELDS, f"in shared gateway mode the route counts on {pod.node}, and the EgressIP leads to {where}"
 
 

@@ -20,7 +20,7 @@ from outgate.trace.approach import Approach, approaches, claimants
 from outgate.trace.question import PodName, Question
 from outgate.trace.routing import Ask, look_up
 from outgate.trace.steps import Disposition, Packet, Trace
-from outgate.trace.subject import Miss, Subject, find_subject, misses, nearest_pods, selecting
+from outgate.trace.subject import Miss, Subject, find_subject, misses, nearest_pods, routes_of, selecting
 from outgate.trace.table import address_of
 from outgate.trace.walk import arrive_by, walk
 from outgate.trace.world import World, world_of_desired
@@ -263,17 +263,33 @@ def _findings(asking: _Asking, answers: tuple[Answer, ...], used: set[str]) -> t
 
 def _notes(asking: _Asking, used: set[str]) -> Iterator[str]:
     """Yield what the walk does not show: other objects that claim the pod, and what was not read."""
-    subject, intent = asking.subject, asking.snapshot.intent
+    subject = asking.subject
     if subject.pod is not None and subject.namespace is None:
         yield f"Namespace/{subject.pod.namespace} is not among the objects, so no selector can be matched"
     for other in selecting(asking.snapshot.intent.tenants_of(asking.gateway), subject):
         if other.name not in used and used:
             yield f"EgressTenant/{other.name} selects it too, and does not get it: the identity above comes first"
-    for egress_ip in intent.egress_ips:
-        if egress_ip.namespace_selector.matches(subject.namespace_labels):
-            yield f"EgressIP/{egress_ip.name} selects its namespace too; an AdminPolicyBasedExternalRoute wins over it"
+    yield from _egress_ips(asking)
     if asking.actual is None:
         yield "this is what is wanted; the kernel was not read"
+
+
+def _egress_ips(asking: _Asking) -> Iterator[str]:
+    """Yield each EgressIP that selects the pod too, and which of the two ways its packets then take."""
+    subject, routes = asking.subject, routes_of(asking.snapshot.intent, asking.subject)
+    labels = subject.pod.labels if subject.pod else ()
+    for one in asking.snapshot.intent.egress_ips:
+        chosen = one.pod_selector is None or one.pod_selector.matches(labels)
+        if not chosen or not one.namespace_selector.matches(subject.namespace_labels):
+            continue
+        nodes = ", ".join(sorted({name for name, _ in one.assigned})) or "any node that gets it"
+        if not routes:
+            text = f"without an AdminPolicyBasedExternalRoute its packets leave by {nodes}, not here"
+        elif one.yields_to_external_route(subject.node_name, subject.node.mode if subject.node else None):
+            text = f"AdminPolicyBasedExternalRoute/{routes[0].name} wins over it"
+        else:
+            text = f"in shared gateway mode it wins: the packets leave by {nodes}, not here"
+        yield f"EgressIP/{one.name} selects it too; {text}"
 
 
 def _unknown(snapshot: Snapshot, question: Question, gateway: str) -> Explanation:
