@@ -4,9 +4,11 @@
       cluster.yaml   the objects, as kubectl takes them; the EgressRouting `default` says the semantics
       nodes/n1.json  the egress node's host, as `outgate node snapshot` writes it
       asked.toml     whose packets, and where to
-      expected/      decision.json, explain.txt, assist.txt: written by `python -m tests.golden --write`
+      expected/      decision.json, explain.txt, assist.txt, own.txt: written by `python -m tests.golden --write`
 
 `assist.txt` is what an assisting node adds, a line for each resource, and what it tells; empty: it adds nothing.
+`own.txt` is what every node holds where outgate does all of EgressIP, once pods have been handed over. It is missing
+for rows of `legacy`, which are OVN-Kubernetes' own, and where `explain.txt` is.
 `explain.txt` is what `outgate explain` says. It is missing where what is asked can not be read from a cluster yet: pods
 of user-defined networks (`network`), and bridges beside br-ex that are uplinks of OVN (`uplinks`). The node's role can
 not read those either, so `assist.txt` shows what it does for such a pod's address in the default network.
@@ -26,18 +28,19 @@ from types import MappingProxyType
 from typing import Any
 
 from outgate.model.egress_ip import ClusterView, Decision, EgressExplanation, NodeSnapshot, PodNetwork
-from outgate.model.intent import Intent, Pod
+from outgate.model.host_table import HostTables
+from outgate.model.intent import EgressNode, Intent, Node, Pod
 from outgate.model.net import Address, LinkName, Mark, Prefix, Route, Rule
-from outgate.model.nics import GatewayMode
-from outgate.model.ovn import Action, Policy, SetMember
-from outgate.model.routing import Routing
+from outgate.model.nics import GatewayMode, HostCidr
+from outgate.model.ovn import Action, DropAcl, LogicalRoute, Policy, QosMark, SetMember, Snat
+from outgate.model.routing import Routing, Semantics, Stance
 from outgate.model.ruleset import Table
 from outgate.plan.assist import plan_node
 from outgate.plan.egress_explain import explain_pod, find_pod, selecting
 from outgate.plan.egress_ip import Asked, EgressNodeFacts, decide
-from outgate.plan.egress_nodes import egress_nodes
+from outgate.plan.egress_nodes import digest, egress_nodes
 from outgate.plan.routing import Routings
-from outgate.plan.serving import CLUSTER_ROUTER
+from outgate.plan.serving import CLUSTER_ROUTER, gateway_router
 from outgate.report.egress_ip import egress_text
 from outgate.report.plain import Plain, as_plain
 from outgate.roles.egress_view import ViewOptions, view_of
@@ -46,6 +49,7 @@ from outgate.roles.options import GatewayOptions
 ROWS = Path(__file__).parent / "egress_ip"
 EXPECTED = "expected"
 _JOIN: Mapping[int, Prefix] = MappingProxyType({4: ip_network("100.64.0.0/16"), 6: ip_network("fd98::/64")})
+_UNKNOWN_HOST = HostTables(links=MappingProxyType({}), routes=frozenset(), rules=frozenset())
 _NETWORKS = MappingProxyType({"default": PodNetwork.DEFAULT, "layer3": PodNetwork.LAYER3, "layer2": PodNetwork.LAYER2})
 
 
@@ -118,6 +122,8 @@ class Case:
             words = f"outgate explain {self.asked['pod']}"
             said = (f"$ {words} --to {to}\n{egress_text(one)}\n" for to, one in self.explanations.items())
             found["explain.txt"] = "\n".join(said).replace(f"{self.folder}/", "")
+            if self.routing.semantics is not Semantics.LEGACY:
+                found["own.txt"] = "".join(self._owning())
         return found
 
     def _decide(self, to: Address) -> Decision:
@@ -154,16 +160,69 @@ class Case:
                 policies=frozenset(exceptions(intent)),
                 sets=sets(intent),
             )
-            desired = plan_node(snapshot, digest="")
-            yield from sorted(_line(one) for one in desired.wants if not isinstance(one, Table))
-            yield from sorted(
-                f"tells {one.severity.name.lower()} {one.reason}: {one.text}\n" for one in desired.findings
+            yield from _planned(snapshot)
+
+    def _owning(self) -> Iterator[str]:
+        """Yield the same of each node with stance `own`, by its name."""
+        intent = self.view.intent
+        own = tuple(replace(one, stance=Stance.OWN) for one in intent.egress_routings)
+        elsewhere = replace(intent, egress_routings=own, network=None)  # OpenShift has no `own`
+        for name, told in _handed_over(elsewhere).items():
+            node = next(one for one in intent.nodes if one.name == name)
+            ports = zone_ports(node)
+            snapshot = NodeSnapshot(
+                node=node,
+                nodes=intent.nodes,
+                host=self.view.hosts.get(name, _UNKNOWN_HOST),
+                assignments=told.assignments,
+                departures=told.departures,
+                stance=told.stance,
+                ports=ports,
+                routes=frozenset(ways_in(node, intent, ports)),
             )
+            yield f"{name}:\n"
+            yield from _planned(snapshot)
 
 
 def cases() -> list[Case]:
     """Return all folders, by name."""
     return [Case(folder) for folder in sorted(ROWS.iterdir()) if folder.is_dir()]
+
+
+def _handed_over(intent: Intent) -> Mapping[str, EgressNode]:
+    """Return what nodes are told when nothing is left to be done: until then each does what it was told."""
+    told: Mapping[str, EgressNode] = {}
+    while True:
+        done = tuple(replace(one, programmed=digest(one)) for one in told.values())
+        now = egress_nodes(replace(intent, egress_nodes=done))
+        if told and {name: digest(one) for name, one in now.items()} == {one.name: one.programmed for one in done}:
+            return now
+        told = now
+
+
+def _planned(snapshot: NodeSnapshot) -> Iterator[str]:
+    desired = plan_node(snapshot, digest="")
+    yield from sorted(_line(one) for one in desired.wants if not isinstance(one, Table))
+    yield from sorted(f"tells {one.severity.name.lower()} {one.reason}: {one.text}\n" for one in desired.findings)
+
+
+def zone_ports(node: Node) -> Mapping[str, tuple[HostCidr, ...]]:
+    """Return the ports of routers in a node's zone that lead from the gateway router to the cluster's, and back."""
+    number = int(node.name.removeprefix("n")) + 1
+    return MappingProxyType(
+        {
+            f"rtoj-{name}": tuple(HostCidr(one[last], one) for one in _JOIN.values())
+            for name, last in ((CLUSTER_ROUTER, 1), (gateway_router(node.name), number))
+        }
+    )
+
+
+def ways_in(node: Node, intent: Intent, ports: Mapping[str, tuple[HostCidr, ...]]) -> Iterator[LogicalRoute]:
+    """Yield the routes by which the gateway router leads to pods."""
+    assert intent.network is not None
+    for prefix, hop in product(intent.network.cluster_networks, ports[f"rtoj-{CLUSTER_ROUTER}"]):
+        if prefix.version == hop.address.version:
+            yield LogicalRoute(router=gateway_router(node.name), prefix=prefix, next_hop=str(hop.address))
 
 
 def exceptions(intent: Intent) -> Iterator[Policy]:
@@ -191,7 +250,8 @@ def _allow(match: str) -> Policy:
 
 
 def _line(resource: object) -> str:
-    kind = {Policy: "ovn ", SetMember: "ovn ", Route: "route ", Rule: "rule "}.get(type(resource), "")
+    rows = dict.fromkeys((Policy, SetMember, LogicalRoute, Snat, QosMark, DropAcl), "ovn ")
+    kind = {**rows, Route: "route ", Rule: "rule "}.get(type(resource), "")
     return f"{kind}{resource}\n"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from itertools import product
 
 import pytest
@@ -34,6 +34,7 @@ from outgate.model.ovn import Policy, Snat
 from tests.ovn.own import OwnCluster, own_cluster
 
 FAMILIES = (0, 1)
+NOWHERE = (ip_address("172.20.0.1"), ip_address("fd20::1"))  # in the network of no NIC
 
 
 @pytest.fixture
@@ -204,6 +205,28 @@ def test_an_egress_ip_of_a_second_nic_is_answered_for_and_stands_nowhere(cluster
         *SECONDARY_EGRESS
     }
     assert not any(isinstance(one, Answered) for one in cluster.roles["n1"].machine.read().actual)
+
+
+def test_pods_whose_egress_ip_is_in_the_network_of_no_nic_do_not_leave_and_reach_the_cluster(
+    cluster: OwnCluster,
+) -> None:
+    lab, mine = cluster.lab, chosen(cluster)
+    on(cluster, "n1", others(cluster)[1:])  # so that n1 lets pods of n2 out
+    cluster.settle()
+    lab.by_default.reset()
+    cluster.assign("lost", *(("n1", one) for one in NOWHERE), pods=mine)
+    cluster.settle()
+
+    assert sources(mine, timeout_s=1) == [None] * 4
+    seen = [lab.by_default.seen_at(8080)]
+    assert not any(seen), "neither with the node's address nor with their own"
+    for family in FAMILIES:
+        to = others(cluster)[0].addresses[family]
+        with Server(others(cluster)[0].net, "--http", "8081") as inside:
+            inside.wait_until_ready()
+            assert [one.agent.fetch(to, port=8081, timeout_s=5).source for one in mine] == [
+                one.addresses[family] for one in mine
+            ]
 
 
 def test_the_host_routes_of_a_node_count_where_it_is_in_local_mode_and_when_asked_in_shared(

@@ -31,13 +31,13 @@ from outgate.plan.assist_nic import closed, plan_nics
 from outgate.plan.egress_ip import BRIDGE, MANAGEMENT_PORT
 from outgate.plan.fib import LOCAL, winning
 from outgate.plan.forwarding import in_words, not_forwarding, refusing
+from outgate.plan.held_back import held_back
 from outgate.plan.own import plan_own
 from outgate.plan.serving import CLUSTER_ROUTER, Served, gateway_router, management_ports, served, set_name
 from outgate.plan.source_ranges import lies_in, outermost
 
 _THEIR_EXCEPTIONS, _HAND_OVER, _EXCEPTIONS = 102, 103, 104  # on the cluster router; external gateways are at 501
 _EGRESS_SERVICE = 101
-_HELD_BACK = 98  # below OVN-Kubernetes' policies for EgressIP (100), which send pods away
 _ALONE = Routing(semantics=Semantics.AUTO)  # the names of its sets bear the node's name alone
 _ON_ROUTER = 200  # and the length of the prefix: the longest wins
 _ROUTER_EXCEPTIONS = 400
@@ -89,29 +89,6 @@ def plan_node(snapshot: NodeSnapshot, digest: str) -> Desired:
     if any(isinstance(one, Element) for one in wants):
         wants = {Table(digest): Because("assist/table", "the host gives pods their egress IPs in one table"), **wants}
     return Desired(wants=MappingProxyType(wants), findings=tuple(findings))
-
-
-def held_back(snapshot: NodeSnapshot) -> Mapping[Resource, Because]:
-    """Want that packets of some pods that run here do not leave while nobody has their egress IP.
-
-    The policy stands below those that send pods to their egress IPs (100) and below the exceptions (102), so it is in
-    force at once when the former go, and meets nothing else.
-    """
-    wants: dict[Resource, Because] = {}
-    for one in snapshot.departures:
-        for address in one.addresses if one.drops else ():
-            name = set_name(snapshot.node.name, "held", address.version)
-            text = f"EgressIP/{one.egress_ip}: Pod/{one.namespace}/{one.name} leaves with its egress IP or not at all"
-            wants[SetMember(set=name, member=_host(address))] = Because("held-back/pod", text)
-            policy = Policy(
-                router=CLUSTER_ROUTER,
-                priority=_HELD_BACK,
-                match=f"ip{address.version}.src == ${name}",
-                action=Action.DROP,
-                owner=f"node:{snapshot.node.name}:held-back{address.version}",
-            )
-            wants[policy] = Because("held-back", "onUnassigned is drop")
-    return wants
 
 
 def _no_exceptions(snapshot: NodeSnapshot) -> Finding:

@@ -26,6 +26,7 @@ from outgate.model.ruleset import Element
 from outgate.model.state import Resource
 from outgate.model.why import Because, Finding, Severity
 from outgate.plan.egress_ip import BRIDGE
+from outgate.plan.held_back import hold
 from outgate.plan.serving import CLUSTER_ROUTER, Served, gateway_router, management_ports, set_name
 
 _REROUTE, EXCEPTIONS = 100, 102
@@ -75,6 +76,7 @@ class _Zone:
     serving: tuple[Served, ...]
     wants: dict[Resource, Because] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    sent: set[Address] = field(default_factory=set)  # pods that have a way
 
     def plan(self) -> None:
         """Fill in what is wanted."""
@@ -90,8 +92,15 @@ class _Zone:
                 hops = self._hops(departure, address, here)
                 if hops:
                     self._send(address, hops, f"EgressIP/{departure.egress_ip} is on {', '.join(departure.nodes)}")
+                elif departure.nodes:
+                    where = ", ".join(departure.nodes)
+                    self._stop(address, f"EgressIP/{departure.egress_ip} is on {where}, and no way leads there")
                 self._answers(departure, address)
         self._guests(here)
+        for one in self.serving:
+            if one.link is None and one.address not in self.sent:
+                text = f"{one.assignment.address} of EgressIP/{one.assignment.egress_ip} is in the network of no NIC"
+                self._stop(one.address, text)
 
     def _guests(self, here: Mapping[Address, Served]) -> None:
         """Want the way of pods that come from other nodes, and that there is one at all."""
@@ -159,6 +168,7 @@ class _Zone:
     def _send(self, address: Address, hops: tuple[Address, ...], why: str) -> None:
         """Want that packets from a pod go to next hops: all pods with the same ones by one policy."""
         node, version = self.snapshot.node.name, address.version
+        self.sent.add(address)
         shown = " ".join(map(str, hops))
         name = set_name(node, f"to{sha256(shown.encode()).hexdigest()[:8]}_", version)
         self.wants[SetMember(set=name, member=ip_network(address))] = Because("own/pod", why)
@@ -171,6 +181,10 @@ class _Zone:
             owner=f"node:{node}:send:{shown}",
         )
         self.wants[policy] = Because("own/send", f"pods with an egress IP go to {shown}")
+
+    def _stop(self, address: Address, why: str) -> None:
+        """Want that a pod that should leave with an egress IP, and can not, does not leave at all."""
+        self.wants |= hold(self.snapshot.node.name, address, why)
 
     def _translate(self, one: Served) -> None:
         """Want what gives a pod its egress IP: a row of the gateway router, or elements of the host's table."""
