@@ -167,12 +167,22 @@ def mirroring(net: Namespace) -> Iterator[Mirror]:
 class Way:
     """The route that the kernel goes by: prefix, metric, and legs that are alive, each with router and weight; or what
     becomes of a packet that it discards.
+
+    `by_object`: an IPv6 route of a next hop object, for which the kernel may name another route of that object. It
+    keeps what it answers with the object's next hop, for each CPU, and not with the route.
     """
 
     dst: str = ""
     metric: int = 0
     legs: frozenset[tuple[str, str, int]] = frozenset()
     discarded: str = ""
+    by_object: bool = field(default=False, compare=False)
+
+    def agrees(self, other: Way) -> bool:
+        """Whether packets go the same way, by the same route as far as the kernel can tell."""
+        if self.by_object or other.by_object:
+            return (self.legs, self.discarded) == (other.legs, other.discarded)
+        return self == other
 
 
 def matched(net: Namespace, destination: Address) -> Way:
@@ -191,7 +201,8 @@ def matched(net: Namespace, destination: Address) -> Way:
             weights[leg["dev"], leg.get("gateway", "on link")] += leg.get("weight", 1)
     alone = len(weights) == 1
     legs = frozenset((*hop, 0 if alone else weight) for hop, weight in weights.items())
-    return Way(str(found["dst"]), int(found.get("metric", 0)), legs)
+    by_object = destination.version == 6 and "nhid" in found
+    return Way(str(found["dst"]), int(found.get("metric", 0)), legs, by_object=by_object)
 
 
 def way(mirror: Mirror, version: int) -> Way:

@@ -2,6 +2,9 @@
 
 Source: `inet_rtm_getroute` and `inet6_rtm_getroute` of the kernel, with RTM_F_FIB_MATCH: the answer is the entry of
 the table that decided, not the cached result. Policy rules are followed, nftables is not.
+
+Of IPv6 routes by next hop objects it may name another one of the same object: the kernel keeps what it answers with the
+object's next hop, for each CPU (measured on 6.18: two prefixes by one object, asked for in turn on one CPU).
 """
 
 from __future__ import annotations
