@@ -85,6 +85,8 @@ def test_the_document_of_an_answer_lacks_only_labels_that_no_selector_asks_for(s
 
     assert there["subject"]["pod"].pop("labels") == [["app", "business-app"]]
     assert here["subject"]["pod"].pop("labels") == []
+    assert dict(there["subject"]["node"].pop("labels"))["kubernetes.io/hostname"] == "n1"
+    assert here["subject"]["node"].pop("labels") == []
     assert here == there
 
 
