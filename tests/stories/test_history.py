@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
 
 from outgate.model.intent import Assignment, EgressIP, EgressNode, Intent, Node
 from outgate.model.placement import Move
@@ -66,3 +71,58 @@ def test_the_history_reads_as_a_table() -> None:
         "2026-11-28T03:12:00Z  prod      10.10.10.100  none  n2  it had none",
     ]
     assert history_text(()) == "nothing moved since the cluster role runs here"
+
+
+WRITTEN = """
+apiVersion: v1
+kind: List
+items:
+- apiVersion: outgate.io/v1alpha1
+  kind: EgressRouting
+  metadata: {name: other}
+  spec: {egressIPs: [prod], semantics: auto}
+- apiVersion: outgate.io/v1alpha1
+  kind: EgressRouting
+  metadata: {name: default}
+  spec: {semantics: auto}
+  status:
+    moves:
+    - {time: "2026-11-28T03:12:00Z", egressIP: prod, address: 10.10.10.100, toNode: n1, reason: it had no node}
+    - {time: "2026-11-28T03:20:00Z", egressIP: prod, address: 10.10.10.100, fromNode: n1, toNode: n2, reason: gone}
+"""
+
+
+def _told(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = (sys.executable, "-m", "outgate", "egressip", "history", *words)
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [("", "routings.yaml"), ("must-gather", "image/cluster-scoped-resources/outgate.io/egressroutings/default.yaml")],
+)
+def test_the_history_is_told_from_files_and_from_a_must_gather(tmp_path: Path, place: str, file: str) -> None:
+    written = tmp_path / place / file
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(WRITTEN)
+
+    told = _told("-f", str(tmp_path / place))
+
+    assert told.returncode == 0, told.stderr
+    assert [line.split()[:5] for line in told.stdout.splitlines()[1:]] == [
+        ["2026-11-28T03:12:00Z", "prod", "10.10.10.100", "none", "n1"],
+        ["2026-11-28T03:20:00Z", "prod", "10.10.10.100", "n1", "n2"],
+    ]
+
+
+def test_without_a_history_and_with_a_broken_one_the_reason_is_told(tmp_path: Path) -> None:
+    empty = _told("-f", str(tmp_path))
+    assert empty.returncode == 2
+    assert f"{tmp_path}: there is no EgressRouting `default`" in empty.stderr
+
+    (tmp_path / "routings.yaml").write_text(WRITTEN.replace("10.10.10.100, toNode", "10.10.10.300, toNode"))
+    broken = _told("-f", str(tmp_path))
+    assert broken.returncode == 2
+    assert "routings.yaml" in broken.stderr
+    assert "status.moves" in broken.stderr
+    assert "10.10.10.300" in broken.stderr

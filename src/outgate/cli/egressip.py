@@ -176,8 +176,8 @@ def why_unassigned(options: GatewayOptions, egress_ip: str, output: str) -> int:
 def history(options: GatewayOptions, egress_ip: str, output: str) -> int:
     """Tell when addresses moved, from which node to which, and why: of one EgressIP, or of all.
 
-    The cluster role keeps the last 256 moves in the status of the EgressRouting `default`, so this asks an API server.
-    Exit 2 when there is none to ask, or the role never ran.
+    The cluster role keeps the last 256 moves in the status of the EgressRouting `default`. This reads it of an API
+    server, a must-gather, or files. Exit 2 when there is none: the role never ran.
     """
     from outgate.report.egress_list import history_document, history_text
     from outgate.roles.egress_view import moves_of

@@ -24,10 +24,11 @@ from outgate.plan.routing import DEFAULT
 from outgate.roles.cluster_source import open_server, read_once
 from outgate.roles.gateway import read_intent
 from outgate.roles.options import GatewayOptions, place_of
+from outgate.sources.history import read_history
 from outgate.sources.host_snapshot import snapshots, told_host, written
 from outgate.sources.kube.kinds import HISTORY, NODES_TOLD
 from outgate.sources.kube.rivals import read_rivals_live
-from outgate.sources.must_gather import SDN_KINDS, files_of, read_must_gather, rival_files, root_of
+from outgate.sources.must_gather import HISTORY_KINDS, SDN_KINDS, files_of, read_must_gather, rival_files, root_of
 from outgate.sources.openshift_sdn import read_sdn
 from outgate.sources.rivals import read_rivals
 from outgate.systems.iptables import read as firewalls
@@ -83,18 +84,24 @@ def _told(options: GatewayOptions) -> dict[str, HostTables]:
 
 
 def moves_of(options: GatewayOptions) -> tuple[Moved, ...]:
-    """Return what became of egress IPs, as the cluster role has kept it.
+    """Return what became of egress IPs, as the cluster role has kept it: of an API server, a must-gather or manifests.
 
     Raises:
-        NotReady: no API server is named, it does not answer, or the role never ran there.
+        IntentError: a file can not be read.
+        NotReady: the API server does not answer, or the role never ran there.
     """
+    found: tuple[Moved, ...] | None
     if options.kubeconfig is None:
-        raise NotReady("the history is kept by the cluster role: name its API server, with --kubeconfig")
-    routings = read_once(options, Documents(place_of(options).state), HISTORY).egress_routings
-    default = next((one.served for one in routings if one.name == DEFAULT), None)
-    if default is None or default.standing is None:
-        raise NotReady("there is no EgressRouting `default`: the cluster role of outgate never ran here")
-    return default.standing.moves
+        root = root_of(options.manifests)
+        found = read_history(files_of(root, HISTORY_KINDS) if root is not None else [options.manifests])
+    else:
+        routings = read_once(options, Documents(place_of(options).state), HISTORY).egress_routings
+        default = next((one.served for one in routings if one.name == DEFAULT), None)
+        found = default.standing.moves if default is not None and default.standing is not None else None
+    if found is None:
+        where = options.manifests if options.kubeconfig is None else "this cluster"
+        raise NotReady(f"{where}: there is no EgressRouting `default`, where outgate's cluster role keeps the history")
+    return found
 
 
 def objects_of(options: GatewayOptions) -> Intent:

@@ -29,6 +29,7 @@ _RIVALS_OF_NAMESPACES = (
     "k8s.ovn.org/egressqoses",
     "k8s.ovn.org/egressservices",
 )
+HISTORY_KINDS = ("outgate.io/egressroutings",)
 SDN_KINDS = ("network.openshift.io/netnamespaces", "network.openshift.io/hostsubnets")
 
 

@@ -5,17 +5,15 @@ Source: network.openshift.io/v1 of openshift/api.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from outgate.model.errors import IntentError
 from outgate.model.sdn import HostSubnet, NetNamespace, Sdn
 from outgate.model.why import Origin
-from outgate.sources.files import is_manifest
+from outgate.sources.loose import files_in, objects_in
 
 _GROUP = "network.openshift.io/"
 
@@ -28,8 +26,8 @@ def read_sdn(paths: Sequence[Path]) -> Sdn:
     """
     namespaces: list[NetNamespace] = []
     hosts: list[HostSubnet] = []
-    for file in _files(paths):
-        for one in _objects(file):
+    for file in files_in(paths):
+        for one in objects_in(file):
             if str(one.get("apiVersion", "")).startswith(_GROUP):
                 origin = Origin(file=str(file), kind=str(one.get("kind")), name=_name(one))
                 if one.get("kind") == "NetNamespace":
@@ -39,21 +37,6 @@ def read_sdn(paths: Sequence[Path]) -> Sdn:
                 elif one.get("kind") == "HostSubnet":
                     hosts.append(_host(one, origin))
     return Sdn(namespaces=tuple(namespaces), hosts=tuple(hosts))
-
-
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        yield from sorted(one for one in path.iterdir() if is_manifest(one.name)) if path.is_dir() else (path,)
-
-
-def _objects(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise IntentError(f"can not be read: {error}", Origin(file=str(file))) from error
-    for document in documents:
-        items = document.get("items") if isinstance(document, dict) else None
-        yield from (one for one in (items if isinstance(items, list) else [document]) if isinstance(one, dict))
 
 
 def _name(one: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from outgate.model.net import Address
 from outgate.model.selector import LabelExpression, Labels, LabelSelector
 from outgate.model.why import Origin
 from outgate.sources.cluster import Selector
-from outgate.sources.files import is_manifest
+from outgate.sources.loose import files_in
 
 
 class Meta(Struct, frozen=True):
@@ -219,7 +219,7 @@ def read_rivals(paths: Sequence[Path]) -> words.Rivals:
     """
     found: list[Shape] = []
     unfit: list[tuple[str, str]] = []
-    for file in _files(paths):
+    for file in files_in(paths):
         try:
             content = file.read_bytes()
             if _NAMED.search(content):  # most files hold pods, and are large
@@ -262,11 +262,6 @@ def rivals_of(found: Iterable[Shape], unknown: Sequence[tuple[str, str]] = ()) -
         cloud=every(CloudPrivateIPConfig, _cloud),
         unknown=tuple(left),
     )
-
-
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        yield from sorted(one for one in path.iterdir() if is_manifest(one.name)) if path.is_dir() else (path,)
 
 
 def _of_json(content: bytes) -> Iterator[tuple[str, Any]]:

@@ -25,10 +25,10 @@ from outgate.model.intent import (
     Told,
     Unread,
 )
-from outgate.model.placement import Moved
 from outgate.model.why import Finding, Origin
 from outgate.sources import cluster
 from outgate.sources.convert import Converter, Misfit
+from outgate.sources.history import MovedAddress, moved
 from outgate.sources.json_reader import read_json
 from outgate.sources.kube.holding import Entry
 from outgate.sources.kube.kinds import Watched
@@ -73,21 +73,12 @@ class _GivenAddress(Struct, frozen=True, gc=False, rename="camel"):
     rests_until: datetime | None = None
 
 
-class _MovedAddress(Struct, frozen=True, gc=False, rename="camel"):
-    time: str
-    address: str
-    egress_ip: str = msgspec.field(name="egressIP")
-    from_node: str = ""
-    to_node: str = ""
-    reason: str = ""
-
-
 class _OwnStatus(Struct, frozen=True, gc=False):
     egress_ips: tuple[str, ...] = msgspec.field(name="egressIPs", default=())
     conditions: tuple[_Condition, ...] = ()
     gateways: tuple[_Word, ...] = ()
     addresses: tuple[_GivenAddress, ...] = ()
-    moves: tuple[_MovedAddress, ...] = ()
+    moves: tuple[MovedAddress, ...] = ()
 
 
 class _Head(Struct, frozen=True, gc=False):
@@ -311,17 +302,7 @@ def _claim_of(labels: Mapping[str, str]) -> tuple[str, str] | None:
 def _standing(status: _OwnStatus) -> Standing:
     return Standing(
         addresses=tuple(map(ip_address, status.egress_ips)),
-        moves=tuple(
-            Moved(
-                at=one.time,
-                egress_ip=one.egress_ip,
-                address=ip_address(one.address),
-                from_node=one.from_node,
-                to_node=one.to_node,
-                reason=one.reason,
-            )
-            for one in status.moves
-        ),
+        moves=tuple(map(moved, status.moves)),
         conditions=tuple(
             Condition(
                 type=one.type,
