@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,12 +10,16 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import yaml
 
-from outgate.model.intent import Assignment, EgressIP, EgressNode, Intent, Node
+from outgate.model.intent import Assignment, EgressIP, EgressNode, EgressRouting, Intent, Node
 from outgate.model.placement import Move
 from outgate.model.selector import LabelSelector
 from outgate.plan.history import recorded, seen_moves
 from outgate.report.egress_list import history_text
+from outgate.sources.history import read_history
+from outgate.sources.kube.kinds import HISTORY
+from outgate.sources.kube.objects import ObjectReader
 
 ADDRESS = ip_address("10.10.10.100")
 PROD = EgressIP(
@@ -126,3 +131,19 @@ def test_without_a_history_and_with_a_broken_one_the_reason_is_told(tmp_path: Pa
     assert "routings.yaml" in broken.stderr
     assert "status.moves" in broken.stderr
     assert "10.10.10.300" in broken.stderr
+
+
+def test_a_server_and_a_file_tell_the_same_history(tmp_path: Path) -> None:
+    (tmp_path / "routings.yaml").write_text(WRITTEN)
+    (watched,) = HISTORY.always
+    (_, default) = yaml.safe_load(WRITTEN)["items"]
+    default["metadata"] |= {"uid": "u", "resourceVersion": "7", "generation": 1}
+
+    page = ObjectReader(watched).page(json.dumps({"metadata": {"resourceVersion": "9"}, "items": [default]}).encode())
+
+    ((_, entry),) = page.entries
+    assert isinstance(entry.value, EgressRouting), entry
+    assert entry.value.served is not None
+    assert entry.value.served.standing is not None
+    assert entry.value.served.standing.moves == read_history([tmp_path])
+    assert len(entry.value.served.standing.moves) == 2
