@@ -180,7 +180,9 @@ class _Reader:
                 self.used[Mark(mark)] = used
                 return Quota(most)
             case [("chain", chain), ("rule", {"expr": [{"ct count": {"val": int(most)}}, *_] as rule})]:
-                return Connections(most) if rule == connections_rule(most) and "hook" not in chain else None
+                # nft prints the number with a sign, which the kernel does not have
+                fits = rule == connections_rule(most) and "hook" not in chain
+                return Connections(most % (1 << 32)) if fits else None
         return None
 
 
