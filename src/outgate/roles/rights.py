@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from outgate.sources.kube.kinds import CLUSTER, GATEWAY, PODS, Kinds, of_node
+from outgate.sources.kube.kinds import CLUSTER, LOOKER, PODS, Kinds, of_node
 from outgate.systems.kubeapi.render import GROUP
 
 NAMESPACE = "outgate"
@@ -39,7 +39,9 @@ _EVENTS = Right(group="events.k8s.io", resource="events", verbs=("create",))
 
 
 def gateway_rights() -> tuple[Right, ...]:
-    """Return what a gateway needs: kinds that it may have to read, its words in statuses, and its own next token."""
+    """Return what a gateway needs: kinds that it, or who looks with its account, may have to read, its words in
+    statuses, and its own next token.
+    """
     renewal = Right(
         group="", resource="serviceaccounts/token", verbs=("create",), names=(GATEWAY_ACCOUNT,), is_namespaced=True
     )
@@ -47,8 +49,7 @@ def gateway_rights() -> tuple[Right, ...]:
         Right(group=GROUP, resource=f"{plural}/status", verbs=("patch",))
         for plural in ("egressgateways", "egresstenants")
     )
-    pods = Right(group=PODS.group, resource=PODS.plural, verbs=_READ)
-    return (*_reading(GATEWAY), pods, *said, _EVENTS, renewal)
+    return (*_reading(LOOKER), *said, _EVENTS, renewal)
 
 
 def cluster_rights() -> tuple[Right, ...]:
