@@ -52,7 +52,7 @@ def role(plane: ControlPlane, lab: OvnLaboratory, tmp_path: Path) -> Iterator[Ro
         yield made
     finally:
         made.close()
-        plane.kubectl("delete", "egressnodes,egressroutings", "--all")
+        plane.kubectl("delete", "egressnodes", "--all")
         plane.kubectl("delete", "crd", "egressips.k8s.ovn.org")
         plane.kubectl("delete", "node", *lab.nodes, "--ignore-not-found")
         plane.kubectl("delete", "pod", "-n", NAMESPACE, "--all", "--grace-period=0", "--force")

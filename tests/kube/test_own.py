@@ -96,7 +96,7 @@ def node_role(plane: ControlPlane, lab: OvnLaboratory, name: str, folder: Path) 
 
 
 def _clean(plane: ControlPlane, lab: OvnLaboratory) -> None:
-    plane.kubectl("delete", "egressnodes,egressroutings", "--all")
+    plane.kubectl("delete", "egressnodes", "--all")
     plane.kubectl("delete", "crd", "egressips.k8s.ovn.org")
     plane.kubectl("delete", "node", *lab.nodes, "--ignore-not-found")
     plane.kubectl("delete", "pod", "-n", NAMESPACE, "--all", "--grace-period=0", "--force")
